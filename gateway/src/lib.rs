@@ -1,0 +1,5 @@
+//! Sluice, a horizontally scaled gateway for Server-Sent Events.
+
+pub mod channel;
+pub mod event;
+pub mod position;
