@@ -3,7 +3,13 @@
 //! A [`Channel`] is always a valid name: the only ways to make one check it. Names are chosen so that none can break a
 //! Redis hash tag (`{}`), a pattern (`*`) or a comma-separated list.
 
-use std::{borrow::Borrow, fmt, sync::Arc};
+use sha2::{Digest, Sha256};
+use std::{
+    borrow::Borrow,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::{Arc, OnceLock},
+};
 
 /// The longest channel name, in bytes.
 pub const MAX_NAME_BYTES: usize = 200;
@@ -15,8 +21,18 @@ pub const FORBIDDEN: &str = "\"*,<>\\^{|}`";
 pub const ALL: &str = "$all";
 
 /// The named topic that events are published to and clients subscribe to. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Channel(Arc<str>);
+#[derive(Clone)]
+pub struct Channel(Arc<Inner>);
+
+struct Inner {
+    name: Box<str>,
+    key: OnceLock<CursorKey>,
+}
+
+/// A channel's short name in a cursor: the first 40 bits of the SHA-256 of its name, as 8 digits in base 36.
+///
+/// Fixed for ever: cursors outlive every deployment.
+pub type CursorKey = [u8; 8];
 
 /// Why a string is no channel name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,30 +55,49 @@ impl Channel {
     /// [`FORBIDDEN`], or begins with `$` and is no reserved name.
     pub fn new(name: &str) -> Result<Self, InvalidChannel> {
         check(name)?;
-        Ok(Self(Arc::from(name)))
+        Ok(Self::unchecked(name.into()))
+    }
+
+    fn unchecked(name: Box<str>) -> Self {
+        Self(Arc::new(Inner { name, key: OnceLock::new() }))
     }
 
     /// The channel that every connection joins, `$all`.
     #[must_use]
     pub fn all() -> Self {
-        Self(Arc::from(ALL))
+        Self::unchecked(ALL.into())
     }
 
     /// The channel of one connection, `$conn.<id>`.
     #[must_use]
     pub fn of_connection(id: &str) -> Self {
-        Self(Arc::from(format!("$conn.{id}")))
+        Self::unchecked(format!("$conn.{id}").into())
     }
 
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.0.name
+    }
+
+    /// The channel's name in a cursor, worked out once.
+    #[must_use]
+    pub fn cursor_key(&self) -> &CursorKey {
+        self.0.key.get_or_init(|| {
+            let digest = Sha256::digest(self.0.name.as_bytes());
+            let mut bits = digest[..5].iter().fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
+            let mut key = [b'0'; 8];
+            for digit in key.iter_mut().rev() {
+                *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"[(bits % 36) as usize];
+                bits /= 36;
+            }
+            key
+        })
     }
 
     /// Whether this is one of the names that begin with `$`: joined without being asked for, never asked for.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
-        self.0.starts_with('$')
+        self.0.name.starts_with('$')
     }
 }
 
@@ -87,19 +122,34 @@ fn check(name: &str) -> Result<(), InvalidChannel> {
 
 impl fmt::Display for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", &self.0)
+        write!(f, "{:?}", self.as_str())
     }
 }
 
 impl Borrow<str> for Channel {
     fn borrow(&self) -> &str {
-        &self.0
+        self.as_str()
+    }
+}
+
+impl PartialEq for Channel {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Channel {}
+
+impl Hash for Channel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // As `str` does: `Borrow<str>` needs the two to agree.
+        self.as_str().hash(state);
     }
 }
 
@@ -113,7 +163,7 @@ impl std::str::FromStr for Channel {
 
 impl serde::Serialize for Channel {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -213,6 +263,14 @@ mod tests {
         assert!(!matches("orders.*", "orders") && !matches("a*b", "a-b-c"));
         assert!(!matches("*", "$all") && !matches("*all", "$all"));
         assert!(matches("$*", "$all") && matches("$user.*", "$user.7") && !matches("$user.*", "$all"));
+    }
+
+    #[test]
+    fn a_cursor_key_never_changes() {
+        // From `printf news | sha256sum`: 0x19fba0e995 in base 36. Cursors in browsers hold these.
+        let key = |name: &str| String::from_utf8_lossy(Channel::new(name).expect("a name").cursor_key()).into_owned();
+        assert_eq!(key("news"), "1f9l9hg5");
+        assert_ne!(key("news"), key("news2"));
     }
 
     proptest::proptest! {

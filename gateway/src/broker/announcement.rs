@@ -1,0 +1,180 @@
+//! What is said on a channel's pub/sub channel, and how to tell it from what anybody may `PUBLISH` there.
+//!
+//! An announcement begins with the byte 0xFF, which no UTF-8 text contains, and a version. Version 1:
+//! `FF 01 <µs>-<seq> <µs of the entry before> <type> LF <data>`, where `seq` 0 means an event without position. Anything
+//! else is a raw payload: its data, or a JSON object with `data` and nothing but `event`, `data` and `retry` beside it.
+//!
+//! Reading never fails in a way that could stop a link: whatever bytes come are one of the four [`Announced`].
+
+use crate::{
+    event::{Event, InvalidEvent},
+    position::Position,
+};
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+/// The byte that no text begins with.
+pub const MARK: u8 = 0xff;
+/// The version that this build writes and reads.
+pub const VERSION: u8 = 1;
+
+/// A message on a channel.
+#[derive(Clone, Debug)]
+pub enum Announced {
+    /// An entry of the channel's history; `prev` is the time of the entry before it.
+    Entry { at: Position, prev: u64, event: Event },
+    /// An event without position, from a gateway or the CLI; published at this time, in µs.
+    Plain { published: u64, event: Event },
+    /// A raw `PUBLISH`.
+    Raw { event: Event },
+    /// An announcement of a version that this build does not know, or a damaged one: something was published.
+    Unreadable,
+    /// A raw payload that cannot be an event; says why.
+    Refused(String),
+}
+
+/// Writes an announcement.
+#[must_use]
+pub fn encode(at: Position, prev: u64, event: &Event) -> Bytes {
+    let mut out = vec![MARK, VERSION];
+    out.extend_from_slice(format!("{at} {prev} ").as_bytes());
+    out.extend_from_slice(event.event_type().unwrap_or_default().as_bytes());
+    out.push(b'\n');
+    out.extend_from_slice(event.data_bytes());
+    out.into()
+}
+
+/// Reads whatever came on a channel. `max_bytes` bounds an event's content.
+#[must_use]
+pub fn decode(payload: Bytes, max_bytes: usize) -> Announced {
+    if payload.first() == Some(&MARK) {
+        return decode_marked(&payload).unwrap_or(Announced::Unreadable);
+    }
+    if payload.len() > 2 * max_bytes + 1024 {
+        return Announced::Refused(format!("{} bytes, where {max_bytes} are allowed", payload.len()));
+    }
+    match decode_raw(payload) {
+        Ok(event) if event.len() > max_bytes => {
+            Announced::Refused(format!("{} bytes, where {max_bytes} are allowed", event.len()))
+        }
+        Ok(event) => Announced::Raw { event },
+        Err(invalid) => Announced::Refused(invalid.to_string()),
+    }
+}
+
+fn decode_marked(payload: &Bytes) -> Option<Announced> {
+    if payload.get(1) != Some(&VERSION) {
+        return None;
+    }
+    let header_end = payload.iter().position(|&b| b == b'\n')?;
+    let header = std::str::from_utf8(&payload[2..header_end]).ok()?;
+    let mut fields = header.splitn(3, ' ');
+    let at: Position = fields.next()?.parse().ok()?;
+    let prev: u64 = fields.next()?.parse().ok()?;
+    let event_type = fields.next()?;
+    let event = Event::new(Some(event_type), payload.slice(header_end + 1..)).ok()?;
+    Some(match at.seq {
+        0 => Announced::Plain { published: at.micros, event },
+        _ => Announced::Entry { at, prev, event },
+    })
+}
+
+fn decode_raw(payload: Bytes) -> Result<Event, InvalidEvent> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Raw<'a> {
+        #[serde(borrow)]
+        data: &'a RawValue,
+        #[serde(default)]
+        event: Option<String>,
+        #[serde(default)]
+        retry: Option<u32>,
+    }
+    let looks_like_an_object = payload.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
+    if looks_like_an_object && let Ok(raw) = serde_json::from_slice::<Raw<'_>>(&payload) {
+        let data = json_data(raw.data);
+        return Ok(Event::new(raw.event.as_deref(), data)?.with_retry(raw.retry));
+    }
+    Event::new(None, payload)
+}
+
+/// The data that a JSON value stands for: a string is sent as it is, any other value as compact JSON, its numbers and
+/// the order of its keys untouched.
+#[must_use]
+pub fn json_data(value: &RawValue) -> Bytes {
+    let text = value.get();
+    if text.starts_with('"')
+        && let Ok(string) = serde_json::from_str::<String>(text)
+    {
+        return string.into();
+    }
+    let mut compact = String::with_capacity(text.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for c in text.chars() {
+        if in_string {
+            in_string = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+        } else if c == '"' {
+            in_string = true;
+        } else if c.is_ascii_whitespace() {
+            continue;
+        }
+        compact.push(c);
+    }
+    compact.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn raw(payload: &str) -> Event {
+        match decode(Bytes::copy_from_slice(payload.as_bytes()), 1000) {
+            Announced::Raw { event } => event,
+            other => panic!("{payload}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_raw_payload_is_its_data_or_a_json_event() {
+        assert_eq!(raw("hello").data(), "hello");
+        assert_eq!(raw("{\"a\":1}").data(), "{\"a\":1}");
+        assert_eq!(raw("{\"data\":\"x\",\"id\":1}").data(), "{\"data\":\"x\",\"id\":1}");
+        assert_eq!(raw("{\"event\":\"e\"}").data(), "{\"event\":\"e\"}");
+        let event = raw(" {\"data\": {\"n\": 1.50, \"s\": \"a \\\" b\"}, \"event\":\"update\", \"retry\":5}");
+        assert_eq!(event.data(), "{\"n\":1.50,\"s\":\"a \\\" b\"}");
+        assert_eq!((event.event_type(), event.retry_ms()), (Some("update"), Some(5)));
+    }
+
+    #[test]
+    fn what_cannot_be_an_event_is_refused_and_what_is_newer_is_unreadable() {
+        assert!(matches!(decode(Bytes::from_static(b"a\xff"), 9), Announced::Refused(_)));
+        assert!(matches!(decode(Bytes::from(vec![b'a'; 10]), 9), Announced::Refused(_)));
+        assert!(matches!(decode(Bytes::from_static(b"{\"data\":1,\"event\":\"a\\nb\"}"), 99), Announced::Refused(_)));
+        for damaged in [&b"\xff"[..], b"\xff\x02rest", b"\xff\x011-1 0", b"\xff\x01x 0 \n", b"\xff\x011-1 0 \n\xff"] {
+            assert!(matches!(decode(Bytes::copy_from_slice(damaged), 99), Announced::Unreadable), "{damaged:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(payload in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut marked = vec![MARK, VERSION];
+            marked.extend_from_slice(&payload);
+            let _ = (decode(payload.into(), 100), decode(marked.into(), 100));
+        }
+
+        #[test]
+        fn what_is_written_is_read(micros in 0u64..1 << 53, seq in 1u64.., prev in any::<u64>(), kind in "[^\r\n\0]{0,9}", data in ".*") {
+            let event = Event::new(Some(&kind), data.into()).expect("valid");
+            let position = Position::new(micros, seq);
+            match decode(encode(position, prev, &event), 0) {
+                Announced::Entry { at, prev: before, event: read } => {
+                    prop_assert_eq!((at, before, read), (position, prev, event));
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+}

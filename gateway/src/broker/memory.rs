@@ -1,0 +1,308 @@
+//! The embedded broker: history, resume and everything else but other replicas, for a gateway without Redis.
+//!
+//! One lock holds it all, and announcements are made under it, so that they come in the order of their numbers. What is
+//! kept is bounded by a budget of bytes: over it, the oldest events of all channels go first. Nothing survives the
+//! process; positions of an earlier one are found to be of another history, as after a wiped Redis.
+
+use super::{
+    Accepted, BoxFuture, Broker, Ends, Publish, Retention, Rules, Since, Sink, Unavailable,
+    announcement::Announced,
+    log::{Entry, Page},
+};
+use crate::{channel::Channel, position::Position};
+use bytes::Bytes;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// What an entry is counted with beside its content, and a channel with nothing in it.
+const ENTRY_OVERHEAD: usize = 128;
+const LOG_OVERHEAD: usize = 512;
+
+/// See the module's documentation.
+pub struct MemoryBroker {
+    rules: Rules,
+    max_bytes: usize,
+    sink: Arc<dyn Sink>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    logs: HashMap<Channel, Log>,
+    keys: HashMap<(Channel, String), Key>,
+    keys_by_age: VecDeque<(u64, Channel, String)>,
+    subscribed: HashSet<Channel>,
+    bytes: usize,
+}
+
+struct Log {
+    entries: VecDeque<Entry>,
+    last: Position,
+    used: u64,
+}
+
+struct Key {
+    position: Option<Position>,
+    expires: u64,
+}
+
+/// Now, in microseconds since the epoch.
+#[must_use]
+pub fn now_micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn weight(entry: &Entry) -> usize {
+    entry.event.len() + ENTRY_OVERHEAD
+}
+
+impl MemoryBroker {
+    #[must_use]
+    pub fn new(rules: Rules, max_bytes: usize, sink: Arc<dyn Sink>) -> Self {
+        sink.reachable(Ok(()));
+        Self { rules, max_bytes, sink, state: Mutex::new(State::default()) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish_one(&self, state: &mut State, publish: Publish) -> Accepted {
+        let now = now_micros();
+        let Publish { channel, event, idempotency_key } = publish;
+        if let Some(key) = &idempotency_key {
+            state.forget_keys(now);
+            if let Some(known) = state.keys.get(&(channel.clone(), key.clone())) {
+                return Accepted { position: known.position, repeated: true };
+            }
+        }
+        let position = match self.rules.retention(&channel) {
+            Some(retention) => {
+                let entry = state.append(&channel, event, retention, now);
+                let position = entry.at;
+                if state.subscribed.contains(&channel) {
+                    let Entry { at, prev, event, .. } = entry;
+                    self.sink.announced(channel.as_str(), Announced::Entry { at, prev, event });
+                }
+                Some(position)
+            }
+            None => {
+                if state.subscribed.contains(&channel) {
+                    self.sink.announced(channel.as_str(), Announced::Plain { published: now, event });
+                }
+                None
+            }
+        };
+        if let Some(key) = idempotency_key {
+            let expires = now + micros(self.rules.idempotency());
+            state.bytes += key.len() + channel.as_str().len() + ENTRY_OVERHEAD;
+            state.keys_by_age.push_back((expires, channel.clone(), key.clone()));
+            state.keys.insert((channel, key), Key { position, expires });
+        }
+        if state.bytes > self.max_bytes {
+            state.shrink(self.max_bytes / 10 * 9);
+        }
+        Accepted { position, repeated: false }
+    }
+}
+
+impl State {
+    fn log(&mut self, channel: &Channel, now: u64) -> &mut Log {
+        let bytes = &mut self.bytes;
+        let log = self.logs.entry(channel.clone()).or_insert_with(|| {
+            *bytes += LOG_OVERHEAD;
+            // The identity of an empty channel, so that a client that has seen nothing notices when it is wiped.
+            Log { entries: VecDeque::new(), last: Position::new(now, 0), used: now }
+        });
+        log.used = now;
+        log
+    }
+
+    fn append(&mut self, channel: &Channel, event: crate::event::Event, retention: Retention, now: u64) -> Entry {
+        let log = self.log(channel, now);
+        let micros_at = if now > log.last.micros { now } else { log.last.micros + 1 + now % 1000 };
+        let at = Position::new(micros_at, log.last.seq + 1);
+        let entry = Entry { at, prev: log.last.micros, event, fork: None };
+        log.last = at;
+        log.entries.push_back(entry.clone());
+        let added = weight(&entry);
+        let oldest = now.saturating_sub(micros(retention.age));
+        let mut removed = 0;
+        while let Some(first) = log.entries.front()
+            && (log.entries.len() as u64 > retention.size || first.at.micros < oldest)
+        {
+            removed += weight(first);
+            log.entries.pop_front();
+        }
+        self.bytes = self.bytes + added - removed;
+        entry
+    }
+
+    fn forget_keys(&mut self, now: u64) {
+        while let Some((expires, ..)) = self.keys_by_age.front()
+            && *expires <= now
+        {
+            self.forget_oldest_key();
+        }
+    }
+
+    fn forget_oldest_key(&mut self) -> bool {
+        let Some((expires, channel, key)) = self.keys_by_age.pop_front() else { return false };
+        self.bytes = self.bytes.saturating_sub(key.len() + channel.as_str().len() + ENTRY_OVERHEAD);
+        let name = (channel, key);
+        if self.keys.get(&name).is_some_and(|known| known.expires == expires) {
+            self.keys.remove(&name);
+        }
+        true
+    }
+
+    /// Drops the oldest events of all channels, then channels that nobody uses, then keys, until `target` is met.
+    fn shrink(&mut self, target: usize) {
+        let mut by_age: Vec<(u64, usize)> =
+            self.logs.values().flat_map(|log| log.entries.iter().map(|e| (e.at.micros, weight(e)))).collect();
+        by_age.sort_unstable();
+        let mut excess = self.bytes.saturating_sub(target);
+        let mut cutoff = 0;
+        for (published, weight) in by_age {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(weight);
+            cutoff = published;
+        }
+        for log in self.logs.values_mut() {
+            while let Some(first) = log.entries.front()
+                && first.at.micros <= cutoff
+            {
+                self.bytes -= weight(first);
+                log.entries.pop_front();
+            }
+        }
+        if self.bytes > target {
+            let subscribed = &self.subscribed;
+            let before = self.logs.len();
+            self.logs.retain(|channel, log| !log.entries.is_empty() || subscribed.contains(channel));
+            self.bytes = self.bytes.saturating_sub((before - self.logs.len()) * LOG_OVERHEAD);
+        }
+        while self.bytes > target && self.forget_oldest_key() {}
+    }
+
+    fn forget_unused(&mut self, rules: &Rules, now: u64) {
+        let subscribed = &self.subscribed;
+        let mut freed = 0;
+        self.logs.retain(|channel, log| {
+            let memory = rules.retention(channel).map_or(0, |retention| micros(retention.memory));
+            let keep = subscribed.contains(channel) || log.used.saturating_add(memory) > now;
+            if !keep {
+                freed += LOG_OVERHEAD + log.entries.iter().map(weight).sum::<usize>();
+            }
+            keep
+        });
+        self.bytes = self.bytes.saturating_sub(freed);
+    }
+}
+
+impl Broker for MemoryBroker {
+    fn publish(&self, batch: Vec<Publish>) -> BoxFuture<'_, Vec<Result<Accepted, Unavailable>>> {
+        Box::pin(async move {
+            let mut state = self.state();
+            batch.into_iter().map(|publish| Ok(self.publish_one(&mut state, publish))).collect()
+        })
+    }
+
+    fn subscribe(&self, channel: &Channel) {
+        self.state().subscribed.insert(channel.clone());
+        self.sink.subscribed(channel);
+    }
+
+    fn unsubscribe(&self, channel: &Channel) {
+        self.state().subscribed.remove(channel);
+    }
+
+    fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, Unavailable>> {
+        Box::pin(async move {
+            let now = now_micros();
+            let mut state = self.state();
+            // Joins come at least once a minute for whatever is subscribed, so this is also where the rest is forgotten.
+            state.forget_keys(now);
+            state.forget_unused(&self.rules, now);
+            Ok(channels
+                .iter()
+                .map(|channel| self.rules.retention(channel).map(|_| state.log(channel, now).last))
+                .collect())
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        channel: &'a Channel,
+        after: Position,
+        before: usize,
+        count: usize,
+    ) -> BoxFuture<'a, Result<Page, Unavailable>> {
+        Box::pin(async move {
+            let state = self.state();
+            let Some(log) = state.logs.get(channel) else {
+                return Ok(Page { entries: Vec::new(), last: Position::default(), complete: true });
+            };
+            // By time, as in a stream: after a wipe the numbers begin again, and only times tell the lines apart.
+            let next =
+                log.entries.partition_point(|entry| (entry.at.micros, entry.at.seq) <= (after.micros, after.seq));
+            let range = next.saturating_sub(before)..log.entries.len().min(next.saturating_add(count));
+            let complete = range.end == log.entries.len();
+            Ok(Page { entries: log.entries.range(range).cloned().collect(), last: log.last, complete })
+        })
+    }
+
+    fn place<'a>(&'a self, channel: &'a Channel, since: Since) -> BoxFuture<'a, Result<Position, Unavailable>> {
+        Box::pin(async move {
+            let mut state = self.state();
+            let log = state.log(channel, now_micros());
+            let first = match since {
+                Since::Time(from) => log.entries.partition_point(|entry| entry.at.micros < from),
+                Since::Last(count) => log.entries.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX)),
+                Since::Earliest => 0,
+            };
+            Ok(log.entries.get(first).map_or(log.last, |entry| Position::new(entry.prev, entry.at.seq - 1)))
+        })
+    }
+
+    fn ends<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<Option<Ends>, Unavailable>> {
+        Box::pin(async move {
+            let state = self.state();
+            Ok(state
+                .logs
+                .get(channel)
+                .map(|log| Ends { first: log.entries.front().map(|entry| entry.at), last: log.last }))
+        })
+    }
+
+    fn forget<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), Unavailable>> {
+        Box::pin(async move {
+            let mut state = self.state();
+            let mut freed = 0;
+            if let Some(log) = state.logs.get_mut(channel) {
+                freed = log.entries.drain(..).map(|entry| weight(&entry)).sum();
+            }
+            state.bytes -= freed;
+            Ok(())
+        })
+    }
+
+    fn control(&self, message: Bytes) -> BoxFuture<'_, Result<usize, Unavailable>> {
+        Box::pin(async move {
+            self.sink.control(message);
+            Ok(1)
+        })
+    }
+
+    fn stop(&self) {}
+}

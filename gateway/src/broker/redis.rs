@@ -1,0 +1,199 @@
+//! The Redis broker: a subscription link with a supervisor of its own, a lane for publishing, and a pool for the rest.
+//!
+//! Every channel's log, limits and announcements stand in one hash slot. What is written is written by scripts, each in
+//! one step; see `docs/redis.md` for the names and `publish.lua` for the heart of it.
+
+mod lane;
+mod link;
+pub mod names;
+mod scripts;
+
+use super::{Accepted, BoxFuture, Broker, Ends, Publish, Rules, Since, Sink, Unavailable, log::Page};
+use crate::{channel::Channel, config, metrics::Metrics, position::Position};
+use bytes::Bytes;
+use deadpool_redis::{Manager, Pool, Runtime};
+use lane::Lane;
+use names::Names;
+use redis::{AsyncConnectionConfig, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, Value};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+/// Channels in one pipeline of joins.
+const JOIN_BATCH: usize = 512;
+
+/// See the module's documentation.
+pub struct RedisBroker {
+    pool: Pool,
+    lane: Lane,
+    names: Names,
+    rules: Rules,
+    wants: Mutex<Option<mpsc::UnboundedSender<link::Want>>>,
+}
+
+/// Redis cannot be used as it was configured.
+#[derive(Debug, thiserror::Error)]
+#[error("redis.url cannot be used: {0}")]
+pub struct InvalidRedis(String);
+
+impl RedisBroker {
+    /// Starts the link and the lane; neither waits for Redis to be there. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the URL cannot be read.
+    pub fn start(
+        settings: &config::Redis,
+        url: &str,
+        rules: Rules,
+        replica: &str,
+        max_event_bytes: usize,
+        sink: Arc<dyn Sink>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, InvalidRedis> {
+        let names = Names::new(&settings.prefix);
+        let pool = pool(url, settings.pool, settings.timeout)?;
+        let lane = Lane::start(pool.clone(), names.clone(), rules.clone(), settings.timeout);
+        let (wants, wanted) = mpsc::unbounded_channel();
+        let link = link::Settings {
+            client: client(url)?,
+            names: names.clone(),
+            replica: replica.to_owned(),
+            timeout: settings.timeout,
+            max_event_bytes,
+        };
+        tokio::spawn(link::supervise(link, sink, metrics, wanted));
+        Ok(Self { pool, lane, names, rules, wants: Mutex::new(Some(wants)) })
+    }
+
+    fn want(&self, want: link::Want) {
+        if let Some(wants) = self.wants.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            // The supervisor lives as long as this sender.
+            let _ = wants.send(want);
+        }
+    }
+
+    async fn query(&self, command: Cmd) -> Result<Value, Unavailable> {
+        let mut connection = self.pool.get().await.map_err(unavailable)?;
+        command.query_async(&mut connection).await.map_err(|error| {
+            drop(deadpool_redis::Connection::take(connection));
+            unavailable(error)
+        })
+    }
+
+    async fn pipelined(&self, pipeline: Pipeline) -> Result<Vec<Value>, Unavailable> {
+        let mut connection = self.pool.get().await.map_err(unavailable)?;
+        pipeline.query_async(&mut connection).await.map_err(|error| {
+            drop(deadpool_redis::Connection::take(connection));
+            unavailable(error)
+        })
+    }
+}
+
+fn unavailable(error: impl std::fmt::Display) -> Unavailable {
+    Unavailable(error.to_string())
+}
+
+/// A client that speaks RESP3, which the link needs for messages beside answers.
+fn client(url: &str) -> Result<redis::Client, InvalidRedis> {
+    let info = url.into_connection_info().map_err(|error| InvalidRedis(error.to_string()))?;
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    redis::Client::open(info.set_redis_settings(settings)).map_err(|error| InvalidRedis(error.to_string()))
+}
+
+fn pool(url: &str, size: usize, timeout: Duration) -> Result<Pool, InvalidRedis> {
+    let invalid = |error: &dyn std::fmt::Display| InvalidRedis(error.to_string());
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
+    let manager = Manager::new_with_config(url, config).map_err(|error| invalid(&error))?;
+    Pool::builder(manager)
+        .max_size(size)
+        .wait_timeout(Some(timeout))
+        .create_timeout(Some(timeout))
+        .recycle_timeout(Some(timeout))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| invalid(&error))
+}
+
+impl Broker for RedisBroker {
+    fn publish(&self, batch: Vec<Publish>) -> BoxFuture<'_, Vec<Result<Accepted, Unavailable>>> {
+        Box::pin(self.lane.publish(batch))
+    }
+
+    fn subscribe(&self, channel: &Channel) {
+        self.want(link::Want::Subscribe(channel.clone()));
+    }
+
+    fn unsubscribe(&self, channel: &Channel) {
+        self.want(link::Want::Unsubscribe(channel.clone()));
+    }
+
+    fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, Unavailable>> {
+        Box::pin(async move {
+            let mut tops = Vec::with_capacity(channels.len());
+            for batch in channels.chunks(JOIN_BATCH) {
+                let mut pipeline = Pipeline::with_capacity(batch.len());
+                for (index, channel) in batch.iter().enumerate() {
+                    let retention = self.rules.retention(channel);
+                    let idempotency = self.rules.idempotency();
+                    pipeline.add_command(scripts::join(&self.names, channel, retention, idempotency, index == 0));
+                }
+                for answer in self.pipelined(pipeline).await? {
+                    tops.push(scripts::joined(answer).map_err(unavailable)?);
+                }
+            }
+            Ok(tops)
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        channel: &'a Channel,
+        after: Position,
+        before: usize,
+        count: usize,
+    ) -> BoxFuture<'a, Result<Page, Unavailable>> {
+        Box::pin(async move {
+            let answer = self.query(scripts::read(&self.names, channel, after, before, count)).await?;
+            scripts::page(answer).map_err(unavailable)
+        })
+    }
+
+    fn place<'a>(&'a self, channel: &'a Channel, since: Since) -> BoxFuture<'a, Result<Position, Unavailable>> {
+        Box::pin(async move {
+            let answer = self.query(scripts::place(&self.names, channel, since)).await?;
+            scripts::placed(answer).map_err(unavailable)
+        })
+    }
+
+    fn ends<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<Option<Ends>, Unavailable>> {
+        Box::pin(async move {
+            // A page from before everything: the first entry and the top in one step.
+            let page = self.read(channel, Position::default(), 0, 1).await?;
+            let exists = page.last != Position::default();
+            Ok(exists.then(|| Ends { first: page.entries.first().map(|entry| entry.at), last: page.last }))
+        })
+    }
+
+    fn forget<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), Unavailable>> {
+        Box::pin(async move {
+            let mut trim = redis::cmd("XTRIM");
+            trim.arg(self.names.log(channel)).arg("MAXLEN").arg("=").arg(0);
+            self.query(trim).await.map(drop)
+        })
+    }
+
+    fn control(&self, message: Bytes) -> BoxFuture<'_, Result<usize, Unavailable>> {
+        Box::pin(async move {
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg(self.names.control()).arg(&message[..]);
+            let receivers = self.query(publish).await?;
+            redis::from_redis_value(receivers).map_err(unavailable)
+        })
+    }
+
+    fn stop(&self) {
+        self.wants.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}

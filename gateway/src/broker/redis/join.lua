@@ -1,0 +1,39 @@
+-- Prepares a channel that a replica has subscribed to, and answers its last position ('' without history).
+-- KEYS: log, limits. ARGV: size, age in µs, memory in s, lifetime of idempotency keys in s; the default limits as one
+-- string. Size 0: no history.
+
+local log, limits = KEYS[1], KEYS[2]
+local size, memory = tonumber(ARGV[1]), ARGV[3]
+local wanted = table.concat({ARGV[1], ARGV[2], ARGV[3], ARGV[4]}, ' ')
+
+-- The channel's limits stand beside its log, for publishers that do not know the rules; the default needs no key.
+local found = redis.call('GET', limits)
+if wanted == ARGV[5] then
+  if found then redis.call('DEL', limits) end
+elseif found ~= wanted then
+  redis.call('SET', limits, wanted, 'EX', memory)
+else
+  redis.call('EXPIRE', limits, memory)
+end
+
+if size == 0 then
+  -- Else history switched off and on again would make a hole that looks continuous.
+  redis.call('UNLINK', log)
+  return ''
+end
+
+local info = redis.pcall('XINFO', 'STREAM', log)
+if info.err then
+  if not string.find(info.err, 'no such key', 1, true) then return info end
+  -- An empty channel needs an identity: else, after a wipe, new events would pass for all there ever were.
+  local time = redis.call('TIME')
+  local id = string.format('%.0f-0', tonumber(time[1]) * 1000000 + tonumber(time[2]))
+  redis.call('XADD', log, 'MAXLEN', '=', '0', id, 'joined', '1')
+  redis.call('EXPIRE', log, memory)
+  return id
+end
+redis.call('EXPIRE', log, memory)
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' then return info[i + 1] end
+end
+return redis.error_reply('XINFO STREAM names no last-generated-id')

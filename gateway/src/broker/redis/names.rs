@@ -1,0 +1,63 @@
+//! The names of things in Redis. All of one channel's names hash to one slot: that of its pub/sub channel, whose whole
+//! name is the hash tag of its keys.
+
+use crate::channel::Channel;
+
+/// The prefix of every name, `sluice:` unless configured.
+#[derive(Clone, Debug)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// Where the channel's events are announced, and where anybody may `PUBLISH`.
+    #[must_use]
+    pub fn pubsub(&self, channel: &Channel) -> String {
+        format!("{}{channel}", self.prefix)
+    }
+
+    /// The channel's history, a stream.
+    #[must_use]
+    pub fn log(&self, channel: &Channel) -> String {
+        self.key("log", channel)
+    }
+
+    /// The channel's idempotency keys, a hash.
+    #[must_use]
+    pub fn idempotency(&self, channel: &Channel) -> String {
+        self.key("idempotency", channel)
+    }
+
+    /// The channel's limits, for publishers that do not know the rules.
+    #[must_use]
+    pub fn limits(&self, channel: &Channel) -> String {
+        self.key("limits", channel)
+    }
+
+    fn key(&self, kind: &str, channel: &Channel) -> String {
+        format!("{0}{kind}:{{{0}{channel}}}", self.prefix)
+    }
+
+    /// What replicas tell each other. No channel can have this name.
+    #[must_use]
+    pub fn control(&self) -> String {
+        format!("{}$control", self.prefix)
+    }
+
+    /// Where one replica sends a probe to itself. No channel can have this name.
+    #[must_use]
+    pub fn probe(&self, replica: &str) -> String {
+        format!("{}$probe.{replica}", self.prefix)
+    }
+
+    /// The name without its prefix: a channel's, if it is one of ours.
+    #[must_use]
+    pub fn strip<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_prefix(self.prefix.as_str())
+    }
+}

@@ -1,0 +1,29 @@
+-- Finds the position before the first entry that a `since=` means.
+-- KEYS: log. ARGV: 'time' and µs, 'last' and a count, or 'earliest' and anything.
+-- Answers {position of the first such entry, its `prev`}, {last position} if there is none, or {} without a log.
+
+local log, kind = KEYS[1], ARGV[1]
+local info = redis.pcall('XINFO', 'STREAM', log)
+if info.err then
+  if not string.find(info.err, 'no such key', 1, true) then return info end
+  return {}
+end
+local last = ''
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' then last = info[i + 1] end
+end
+
+local entry
+if kind == 'last' then
+  local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', ARGV[2])
+  entry = newest[#newest]
+else
+  local from = kind == 'time' and ARGV[2] or '-'
+  entry = redis.call('XRANGE', log, from, '+', 'COUNT', 1)[1]
+end
+if not entry then return {last} end
+local fields = entry[2]
+for i = 1, #fields, 2 do
+  if fields[i] == 'prev' then return {entry[1], fields[i + 1]} end
+end
+return {entry[1], '0'}

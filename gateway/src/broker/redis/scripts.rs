@@ -1,0 +1,186 @@
+//! The scripts, and their answers read into our own types.
+
+use super::names::Names;
+use crate::{
+    broker::{Accepted, Publish, Retention, Since, log::Entry, log::Page},
+    channel::Channel,
+    event::Event,
+    position::Position,
+};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, Value, cmd};
+use std::{sync::LazyLock, time::Duration};
+
+/// The script's text and its hash.
+pub(super) struct Lua {
+    text: &'static str,
+    hash: String,
+}
+
+impl Lua {
+    fn new(text: &'static str) -> Self {
+        Self { text, hash: Script::new(text).get_hash().to_owned() }
+    }
+
+    /// The call by its text, which also puts it into the server's cache, or by its hash alone.
+    fn call(&self, whole: bool) -> Cmd {
+        let mut command = cmd(if whole { "EVAL" } else { "EVALSHA" });
+        command.arg(if whole { self.text } else { self.hash.as_str() });
+        command
+    }
+}
+
+static PUBLISH: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("publish.lua")));
+static JOIN: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("join.lua")));
+static READ: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("read.lua")));
+static PLACE: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("place.lua")));
+
+/// The limits that hold for a channel without a limits key: what the publishers assume that do not know the rules.
+const DEFAULT_LIMITS: &str = "1000 600000000 604800 600";
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Publishes one event. `whole` for the first call of a pipeline: a tail whose head was not known to the server could
+/// otherwise get in before it.
+pub(super) fn publish(
+    names: &Names,
+    publish: &Publish,
+    retention: Option<Retention>,
+    idempotency: Duration,
+    whole: bool,
+) -> Cmd {
+    let Publish { channel, event, idempotency_key } = publish;
+    let retention = retention.unwrap_or(Retention { size: 0, age: Duration::ZERO, memory: Duration::ZERO });
+    let mut command = PUBLISH.call(whole);
+    command
+        .arg(3)
+        .arg(names.log(channel))
+        .arg(names.idempotency(channel))
+        .arg(names.limits(channel))
+        .arg("PUBLISH")
+        .arg(names.pubsub(channel))
+        .arg(event.event_type().unwrap_or_default())
+        .arg(&event.data_bytes()[..])
+        .arg(idempotency_key.as_deref().unwrap_or_default())
+        .arg(idempotency.as_secs().max(1))
+        .arg(retention.size)
+        .arg(micros(retention.age))
+        .arg(retention.memory.as_secs().max(1));
+    command
+}
+
+/// # Errors
+/// What the server said, or an answer that is not the script's.
+pub(super) fn published(answer: Value) -> RedisResult<Accepted> {
+    let (position, repeated): (String, u8) = redis::from_redis_value(answer.extract_error()?)?;
+    let position = if position.is_empty() { None } else { Some(parse_position(&position)?) };
+    Ok(Accepted { position, repeated: repeated == 1 })
+}
+
+/// Creates what a channel needs, renews it and answers its last position.
+pub(super) fn join(
+    names: &Names,
+    channel: &Channel,
+    retention: Option<Retention>,
+    idempotency: Duration,
+    whole: bool,
+) -> Cmd {
+    let kept = retention.unwrap_or(Retention { size: 0, age: Duration::ZERO, memory: Duration::from_secs(604_800) });
+    let mut command = JOIN.call(whole);
+    command
+        .arg(2)
+        .arg(names.log(channel))
+        .arg(names.limits(channel))
+        .arg(kept.size)
+        .arg(micros(kept.age))
+        .arg(kept.memory.as_secs().max(1))
+        .arg(idempotency.as_secs().max(1));
+    // A reserved channel has no history by default, which is what publishers assume of it.
+    let implied = retention.is_none() && channel.is_reserved();
+    let own =
+        format!("{} {} {} {}", kept.size, micros(kept.age), kept.memory.as_secs().max(1), idempotency.as_secs().max(1));
+    command.arg(if implied { own.as_str() } else { DEFAULT_LIMITS });
+    command
+}
+
+/// # Errors
+/// What the server said, or an answer that is not the script's.
+pub(super) fn joined(answer: Value) -> RedisResult<Option<Position>> {
+    let last: String = redis::from_redis_value(answer.extract_error()?)?;
+    if last.is_empty() { Ok(None) } else { parse_position(&last).map(Some) }
+}
+
+pub(super) fn read(names: &Names, channel: &Channel, after: Position, before: usize, count: usize) -> Cmd {
+    let mut command = READ.call(true);
+    command.arg(1).arg(names.log(channel)).arg(after.to_string()).arg(before).arg(count);
+    command
+}
+
+/// # Errors
+/// What the server said, or an answer that is not the script's.
+pub(super) fn page(answer: Value) -> RedisResult<Page> {
+    let (last, entries, complete): (String, Vec<RawEntry>, u8) = redis::from_redis_value(answer.extract_error()?)?;
+    let last = if last.is_empty() { Position::default() } else { parse_position(&last)? };
+    let entries = entries.into_iter().map(entry).collect::<RedisResult<Vec<_>>>()?;
+    Ok(Page { entries, last, complete: complete == 1 })
+}
+
+pub(super) fn place(names: &Names, channel: &Channel, since: Since) -> Cmd {
+    let mut command = PLACE.call(true);
+    command.arg(1).arg(names.log(channel));
+    match since {
+        Since::Time(micros) => command.arg("time").arg(micros),
+        Since::Last(count) => command.arg("last").arg(count),
+        Since::Earliest => command.arg("earliest").arg(0),
+    };
+    command
+}
+
+/// # Errors
+/// What the server said, or an answer that is not the script's.
+pub(super) fn placed(answer: Value) -> RedisResult<Position> {
+    let found: Vec<String> = redis::from_redis_value(answer.extract_error()?)?;
+    match found.as_slice() {
+        [first, prev] => {
+            let first = parse_position(first)?;
+            let prev = prev.parse().map_err(|_| unexpected("an entry's `prev` is no number"))?;
+            Ok(Position::new(prev, first.seq.saturating_sub(1)))
+        }
+        [last] => parse_position(last),
+        _ => Ok(Position::default()),
+    }
+}
+
+/// An entry as the stream has it: its id, and names and values in turn.
+type RawEntry = (String, Vec<Vec<u8>>);
+
+/// An entry of the log: fields by name, in any order, so that later builds can add some.
+fn entry((id, fields): RawEntry) -> RedisResult<Entry> {
+    let (mut event_type, mut data, mut prev, mut fork) = (None, None, 0, None);
+    let mut fields = fields.into_iter();
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        match name.as_slice() {
+            b"event" => event_type = Some(text(value)?),
+            b"data" => data = Some(value),
+            b"prev" => prev = text(value)?.parse().map_err(|_| unexpected("an entry's `prev` is no number"))?,
+            b"fork" => fork = Some(parse_position(&text(value)?)?),
+            _ => {}
+        }
+    }
+    let event = Event::new(event_type.as_deref(), data.unwrap_or_default().into())
+        .map_err(|_| unexpected("an entry of the log is no event"))?;
+    Ok(Entry { at: parse_position(&id)?, prev, event, fork })
+}
+
+fn text(bytes: Vec<u8>) -> RedisResult<String> {
+    String::from_utf8(bytes).map_err(|_| unexpected("a field of an entry is not UTF-8"))
+}
+
+pub(super) fn parse_position(text: &str) -> RedisResult<Position> {
+    text.parse().map_err(|_| unexpected("an entry's id is no position"))
+}
+
+fn unexpected(what: &'static str) -> RedisError {
+    (ErrorKind::UnexpectedReturnType, what).into()
+}

@@ -1,0 +1,167 @@
+//! The address of a Redis, which may hold a password: never shown, only exposed by name.
+
+use std::fmt;
+
+use ::config::ValueKind;
+use redis::IntoConnectionInfo;
+
+use super::{
+    problems::Problems,
+    sections::Redis,
+    settings::{Setting, Why},
+};
+
+const HIDDEN: &str = "***";
+const SCHEMES: [&str; 4] = ["redis", "rediss", "unix", "redis+unix"];
+
+/// A Redis URL that the Redis client accepts. Formatting and serialising it hides the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretUrl(String);
+
+impl SecretUrl {
+    /// Checks a URL.
+    ///
+    /// # Errors
+    /// When its scheme is not one of `redis`, `rediss`, `unix` and `redis+unix`, or the Redis client refuses it. The
+    /// error does not repeat the URL.
+    pub fn new(url: &str) -> Result<Self, InvalidUrl> {
+        let parsed = redis::parse_redis_url(url).ok_or(InvalidUrl("it is no URL of a Redis".to_owned()))?;
+        if !SCHEMES.contains(&parsed.scheme()) {
+            return Err(InvalidUrl(format!("the scheme is {}", parsed.scheme())));
+        }
+        match parsed.into_connection_info() {
+            Ok(_) => Ok(Self(url.to_owned())),
+            Err(error) => Err(InvalidUrl(error.to_string())),
+        }
+    }
+
+    /// The URL with its password, for the Redis client alone.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a string is no [`SecretUrl`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidUrl(String);
+
+/// A URL without the passwords that it can hold: in the user info, or in the query where the address is a socket's.
+fn hide(url: &str) -> String {
+    let Some(mut parsed) = redis::parse_redis_url(url) else {
+        return "(hidden)".to_owned();
+    };
+    // A URL without a host can hold no user info, and refuses this.
+    if parsed.password().is_some() && parsed.set_password(Some(HIDDEN)).is_err() {
+        return "(hidden)".to_owned();
+    }
+    if parsed.query().is_some() {
+        let shown: Vec<(String, String)> = parsed
+            .query_pairs()
+            .map(|(name, value)| {
+                // Only what is known to be harmless is shown: a misspelt `pass` is a password still.
+                let harmless = matches!(&*name, "db" | "user" | "protocol");
+                (name.into_owned(), if harmless { value.into_owned() } else { HIDDEN.to_owned() })
+            })
+            .collect();
+        parsed.query_pairs_mut().clear().extend_pairs(shown);
+    }
+    parsed.to_string()
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hide(&self.0))
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", hide(&self.0))
+    }
+}
+
+impl serde::Serialize for SecretUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Setting for SecretUrl {
+    fn kind() -> String {
+        "a URL that begins with redis://, rediss:// or unix://".to_owned()
+    }
+
+    fn parse(value: &ValueKind) -> Result<Self, Why> {
+        match value {
+            ValueKind::String(url) => Self::new(url).map_err(|error| Some(error.to_string())),
+            _ => Err(None),
+        }
+    }
+
+    fn toml(&self) -> String {
+        super::values::quoted(&self.to_string())
+    }
+
+    fn json(&self) -> serde_json::Value {
+        self.to_string().into()
+    }
+
+    fn show(value: &ValueKind) -> String {
+        match value {
+            ValueKind::String(url) => hide(url),
+            _ => "(hidden)".to_owned(),
+        }
+    }
+}
+
+/// Sets `redis.url` to what the file at `redis.url_file` holds, if that is set.
+pub(super) fn take_from_file(redis: &mut Redis, problems: &mut Problems) {
+    const KEY: &str = "redis.url_file";
+    let Some(path) = &redis.url_file else {
+        return;
+    };
+    if redis.url.is_some() || problems.concern("redis.url") {
+        problems.add(KEY, format!("redis.url and {KEY} are both set: leave one of them out"));
+        return;
+    }
+    let shown = path.display();
+    match std::fs::read_to_string(path) {
+        Err(error) => problems.add(KEY, format!("{KEY} = \"{shown}\": cannot be read: {error}")),
+        Ok(content) => match SecretUrl::new(content.trim()) {
+            Ok(url) => redis.url = Some(url),
+            Err(why) => {
+                problems.add(KEY, format!("{KEY} = \"{shown}\": the file must hold {} ({why})", SecretUrl::kind()));
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for url in [
+            "redis://user:hunter2@db:6379/1",
+            "rediss://:hunter2@db",
+            "unix:///run/redis.sock?db=1&pass=hunter2",
+            "redis+unix:///run/redis.sock?user=me&pass=hunter2",
+        ] {
+            let secret = SecretUrl::new(url).expect(url);
+            let json = serde_json::to_string(&secret).expect("JSON");
+            for shown in [format!("{secret}"), format!("{secret:?}"), format!("{:?}", Some(&secret)), json] {
+                assert!(!shown.contains("hunter2"), "{shown}");
+                assert!(shown.contains("***"), "{shown}");
+            }
+            assert_eq!(secret.expose(), url);
+        }
+        assert_eq!(SecretUrl::new("redis://db:6379/1").expect("a URL").to_string(), "redis://db:6379/1");
+        for wrong in ["hunter2", "http://:hunter2@db", "redis://:hunter2@db/x", "redis://:hunter2@0.0.0.0", ""] {
+            let error = SecretUrl::new(wrong).expect_err(wrong).to_string();
+            assert!(!error.contains("hunter2") && !hide(wrong).contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Every setting: its text, type, default and what is allowed.
+//!
+//! The text is written for operators: it stands in the reference as it stands here. What two settings must be to each
+//! other is in [`super::checks`].
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{
+    ByteSize, ChannelRule, SecretUrl,
+    checks::{is_log_level, is_origin, is_prefix},
+    settings::{Check, any, optional, settings, that, within},
+};
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+settings! {
+    /// All settings of a gateway.
+    pub struct Config {
+        /// Where the public port listens: streams, publishing, the console. Port 0 takes a free one.
+        pub listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)), any();
+        /// Where the admin port listens: health, metrics, drain. Keep it away from the outside.
+        pub admin_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8081)), any();
+        /// Whether the page at / is served. "auto": while no keys are configured.
+        pub console: Option<bool> = None, any();
+    }
+    parts {
+        pub auth: Auth,
+        pub redis: Redis,
+        pub http: Http,
+        pub limits: Limits,
+        pub stream: Stream,
+        pub outbox: Outbox,
+        pub hub: Hub,
+        pub history: History,
+        pub channel: Vec<ChannelRule>,
+        pub memory: Memory,
+        pub cors: Cors,
+        pub drain: Drain,
+        pub log: Log,
+    }
+}
+
+settings! {
+    /// Who may do what.
+    pub struct Auth {
+        /// Let everyone subscribe and publish, on addresses that are not loopback too.
+        pub open: bool = false, any();
+    }
+}
+
+settings! {
+    /// The Redis that carries events between replicas. Without one, a gateway stands alone.
+    pub struct Redis {
+        /// Where it is, e.g. "redis://user:password@redis:6379/0"; "" for the embedded broker.
+        pub url: Option<SecretUrl> = None, any();
+        /// A file that holds the URL, so that the password need not stand here; "" for none.
+        pub url_file: Option<PathBuf> = None, any();
+        /// What every name in Redis begins with. Gateways with another prefix share nothing.
+        pub prefix: String = "sluice:".to_owned(),
+            that("of at most 64 bytes, all of them characters that a channel's name may have",
+                |text: &String| is_prefix(text));
+        /// How long one command may take.
+        pub timeout: Duration = secs(2), within(millis(10), secs(60));
+        /// How long Redis may be away before the replica reports that it is not ready.
+        pub grace: Duration = secs(5), within(secs(0), mins(10));
+        /// How long a channel's subscription is kept after its last client has left.
+        pub linger: Duration = secs(5), within(secs(0), mins(10));
+        /// Connections for commands; subscriptions have their own.
+        pub pool: usize = 16, within(1, 1024);
+    }
+}
+
+settings! {
+    /// Requests, before one becomes a stream.
+    pub struct Http {
+        /// How long a client may take to send a request's head.
+        pub header_timeout: Duration = secs(10), within(millis(100), mins(5));
+        /// How long a kept-alive connection may be without a request.
+        pub idle_timeout: Duration = secs(60), within(secs(1), hours(1));
+        /// How long a client may take to send a request's body.
+        pub body_timeout: Duration = secs(30), within(millis(100), mins(10));
+        /// The largest request head.
+        pub max_header_bytes: ByteSize = ByteSize::kib(64), within(ByteSize::kib(8), ByteSize::mib(1));
+    }
+}
+
+settings! {
+    /// Bounds that keep one replica healthy, whatever its clients do.
+    pub struct Limits {
+        /// Open streams of a replica.
+        pub connections: usize = 20_000, within(1, 10_000_000);
+        /// Channels that one connection may ask for.
+        pub channels_per_connection: usize = 64, within(1, 1024);
+        /// The data of one event.
+        pub event_bytes: ByteSize = ByteSize::kib(64), within(ByteSize::new(1), ByteSize::mib(16));
+        /// Events in one request that publishes many.
+        pub batch_events: usize = 1000, within(1, 100_000);
+        /// The body of a request that publishes many.
+        pub batch_bytes: ByteSize = ByteSize::mib(1), within(ByteSize::kib(1), ByteSize::mib(256));
+        /// Distinct channels that a replica's clients are subscribed to.
+        pub channels: usize = 100_000, within(1, 10_000_000);
+        /// Reads of history under way at a time; the others wait.
+        pub replays: usize = 64, within(1, 10_000);
+    }
+}
+
+settings! {
+    /// Event streams.
+    pub struct Stream {
+        /// How long a stream may be silent before a heartbeat is sent.
+        pub heartbeat: Duration = secs(20), within(secs(1), mins(10));
+        /// Clients are told to wait a random time before they reconnect: at least this long ...
+        pub retry_min: Duration = secs(1), within(millis(10), mins(10));
+        /// ... and at most this long.
+        pub retry_max: Duration = secs(3), within(millis(10), mins(10));
+        /// A client that takes no byte for this long is cut.
+        pub write_timeout: Duration = secs(30), within(secs(1), hours(1));
+        /// How long a stream may last before the client is asked to reconnect, so that load spreads again.
+        pub max_age: Option<Duration> = None, optional(within(secs(1), days(30)));
+    }
+}
+
+settings! {
+    /// What waits in memory for clients that read more slowly than events come.
+    pub struct Outbox {
+        /// Of one connection.
+        pub max_bytes: ByteSize = ByteSize::kib(256), within(ByteSize::kib(4), ByteSize::mib(64));
+        /// Of all connections of a replica together.
+        pub total_bytes: ByteSize = ByteSize::mib(256), within(ByteSize::mib(1), ByteSize::mib(1024 * 1024));
+    }
+}
+
+settings! {
+    /// The fan-out engine.
+    pub struct Hub {
+        /// Threads that own the streams; 0 for one per core.
+        pub shards: usize = 0, within(0, 256);
+        /// Recent events kept in memory per channel, for clients that reconnect soon.
+        pub tail_bytes: ByteSize = ByteSize::kib(64), within(ByteSize::new(0), ByteSize::mib(64));
+        /// The same, of all channels of a replica together.
+        pub tail_total_bytes: ByteSize = ByteSize::mib(256), within(ByteSize::new(0), ByteSize::mib(1024 * 1024));
+    }
+}
+
+settings! {
+    /// What is kept of every channel that no [[channel]] rule matches, so that clients can resume.
+    pub struct History {
+        /// Events kept per channel.
+        pub size: u64 = 1000, history_size();
+        /// How long an event is kept.
+        pub age: Duration = mins(10), history_age();
+        /// How long a silent channel is remembered, so that its clients are told that they missed nothing.
+        pub memory: Duration = days(7), within(mins(1), days(365));
+        /// How long the Idempotency-Key of an event is remembered.
+        pub idempotency: Duration = mins(10), within(secs(1), days(7));
+    }
+}
+
+settings! {
+    /// The embedded broker, which serves while no Redis is configured.
+    pub struct Memory {
+        /// History of all channels together; the oldest events make room.
+        pub max_bytes: ByteSize = ByteSize::mib(256), within(ByteSize::mib(1), ByteSize::mib(1024 * 1024));
+    }
+}
+
+settings! {
+    /// Pages of other origins.
+    pub struct Cors {
+        /// Origins whose pages may use the gateway, e.g. ["https://app.example.com"]; [] or "*" for all.
+        pub origins: Vec<String> = Vec::new(),
+            that("of origins as browsers send them (scheme://host or scheme://host:port, in lower case and without \
+                  the scheme's own port), or \"*\"", |origins: &Vec<String>| origins.iter().all(|one| is_origin(one)));
+    }
+}
+
+settings! {
+    /// How a replica leaves after SIGTERM.
+    pub struct Drain {
+        /// How long it goes on as before while load balancers take notice.
+        pub delay: Duration = secs(5), within(secs(0), mins(10));
+        /// Over how long it then closes its streams, evenly.
+        pub window: Duration = secs(30), within(secs(0), hours(1));
+    }
+}
+
+settings! {
+    /// The log, on standard error.
+    pub struct Log {
+        /// Lines for people, or JSON for machines.
+        pub format: LogFormat = LogFormat::Text, any();
+        /// What is logged: a level (error, warn, info, debug, trace, off), or levels by module.
+        pub level: String = "info".to_owned(),
+            that("such as \"info\" or \"warn,sluice_gateway=debug\"", |text: &String| is_log_level(text));
+    }
+}
+
+/// What `history.size` may be, here and in rules.
+pub(super) fn history_size() -> Check<u64> {
+    within(1, 10_000_000)
+}
+
+/// What `history.age` may be, here and in rules.
+pub(super) fn history_age() -> Check<Duration> {
+    within(secs(1), days(365))
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+const fn mins(mins: u64) -> Duration {
+    secs(mins * 60)
+}
+
+const fn hours(hours: u64) -> Duration {
+    mins(hours * 60)
+}
+
+const fn days(days: u64) -> Duration {
+    hours(days * 24)
+}

@@ -1,0 +1,51 @@
+//! Everything that ends in an HTTP answer: the public port, and the admin port beside it.
+//!
+//! [`accept`] takes connections in, [`connection`] speaks HTTP on one of them, [`route`] sends each request to its
+//! handler. Only `GET /events` outlives its answer: on HTTP/1.1 its socket leaves hyper and goes to a shard.
+
+pub mod accept;
+pub mod admin;
+mod body;
+mod connection;
+mod console;
+mod cors;
+mod counts;
+mod history;
+mod negotiate;
+mod poll;
+pub mod problem;
+mod publish;
+mod query;
+mod route;
+mod subscribe;
+
+use crate::{broker::Broker, config::Config, hub::Hub, metrics::Metrics};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize},
+};
+
+/// What every request handler needs.
+pub struct App {
+    pub config: Arc<Config>,
+    pub hub: Arc<Hub>,
+    pub broker: Arc<dyn Broker>,
+    pub metrics: Arc<Metrics>,
+    /// Requests whose answer is not complete, streams aside: a stop waits for them.
+    pub in_flight: AtomicUsize,
+    connection_ids: AtomicU64,
+}
+
+impl App {
+    #[must_use]
+    pub fn new(config: Arc<Config>, hub: Arc<Hub>, broker: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
+        let (in_flight, connection_ids) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self { config, hub, broker, metrics, in_flight, connection_ids }
+    }
+
+    /// An id for a new stream, unique in the cluster: this replica's, and a count.
+    fn connection_id(&self) -> Arc<str> {
+        let count = self.connection_ids.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        format!("{}-{count:x}", self.hub.cluster().replica()).into()
+    }
+}

@@ -1,0 +1,51 @@
+//! Taking connections in, and waiting when the machine has no room for more.
+
+use super::{App, connection};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+
+/// Connections that the kernel holds for us, bounded by `net.core.somaxconn`: a whole replica's clients may come at once.
+const BACKLOG: i32 = 65_535;
+/// After the kernel had no descriptor or memory left.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds a listener for many connections at once. Needs a tokio runtime.
+///
+/// # Errors
+/// What the kernel says.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves whoever connects, for ever.
+pub async fn serve(listener: TcpListener, app: Arc<App>) {
+    let mut complained = false;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                complained = false;
+                let _ = stream.set_nodelay(true);
+                tokio::spawn(connection::serve(Arc::clone(&app), stream));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Out of descriptors, most likely. Those who are connected go on; those who come wait in the backlog.
+                app.metrics.refused.with_label_values(&["accept"]).inc();
+                if !std::mem::replace(&mut complained, true) {
+                    tracing::error!(%error, "no connection can be accepted, trying again");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

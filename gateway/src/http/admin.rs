@@ -1,0 +1,115 @@
+//! The admin port: metrics, health, configuration and draining, on a thread and a runtime of its own, so that it answers
+//! when everything else is busy. Never to be reached from outside.
+
+use super::{App, body::Body, problem::Problem, route::json};
+use crate::lifecycle::{Lifecycle, Phase};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderValue},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
+
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A shard that has not turned for this long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// Serves the admin port from a thread of its own until the process ends.
+///
+/// # Errors
+/// When the thread or its runtime cannot be made.
+pub fn start(listener: TcpListener, app: Arc<App>, lifecycle: Arc<Lifecycle>) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = move || {
+        runtime.block_on(async move {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => serve(listener, app, lifecycle).await,
+                Err(error) => tracing::error!(%error, "the admin port cannot be served"),
+            }
+        });
+    };
+    std::thread::Builder::new().name("admin".to_owned()).spawn(run).map(drop)
+}
+
+async fn serve(listener: tokio::net::TcpListener, app: Arc<App>, lifecycle: Arc<Lifecycle>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (app, lifecycle) = (Arc::clone(&app), Arc::clone(&lifecycle));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let response = answer(&app, &lifecycle, &request);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        tokio::spawn(async move {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::trace!(%error, "admin connection ended");
+            }
+        });
+    }
+}
+
+fn answer(app: &App, lifecycle: &Lifecycle, request: &Request<Incoming>) -> Response<Body> {
+    let (reads, drains) = (matches!(*request.method(), Method::GET | Method::HEAD), request.method() == Method::POST);
+    match request.uri().path() {
+        "/drain" if drains => {
+            lifecycle.drain();
+            let mut response = json(&json!({ "draining": true, "connections": app.hub.connections() }));
+            *response.status_mut() = StatusCode::ACCEPTED;
+            response
+        }
+        "/drain" => Problem::method_not_allowed("POST").into_response(),
+        "/metrics" | "/livez" | "/readyz" | "/config" if !reads => {
+            Problem::method_not_allowed("GET, HEAD").into_response()
+        }
+        "/metrics" => {
+            let mut response = Response::new(Body::from(app.metrics.render()));
+            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            response
+        }
+        "/livez" => {
+            let stuck = app.hub.stuck_shards(STUCK_AFTER);
+            health("live", stuck.into_iter().map(|shard| format!("shard {shard} does not turn")).collect())
+        }
+        "/readyz" => health("ready", not_ready(app, lifecycle)),
+        "/config" => json(&app.config.to_json()),
+        _ => {
+            Problem::not_found("the admin port has /metrics, /livez, /readyz, /config and POST /drain").into_response()
+        }
+    }
+}
+
+/// Why this replica should get no new clients.
+fn not_ready(app: &App, lifecycle: &Lifecycle) -> Vec<String> {
+    let mut reasons = Vec::new();
+    match lifecycle.phase() {
+        Phase::Serving => {}
+        phase => reasons.push(format!("the gateway is {phase}")),
+    }
+    if let Err(away) = app.hub.reachable() {
+        let grace = app.config.redis.grace;
+        if !away.was_reached || away.since.elapsed() >= grace {
+            reasons.push(format!("the broker cannot be reached: {}", away.why));
+        }
+    }
+    reasons
+}
+
+fn health(name: &str, reasons: Vec<String>) -> Response<Body> {
+    let good = reasons.is_empty();
+    let mut response = json(&json!({ name: good, "reasons": reasons }));
+    if !good {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}

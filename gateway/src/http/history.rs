@@ -1,0 +1,57 @@
+//! A channel's history as JSON, and forgetting it.
+
+use super::{App, body::Body, problem::Problem, query::Query, route::json};
+use crate::{channel::Channel, position::Position};
+use hyper::{Response, StatusCode};
+use serde_json::json;
+
+/// Events in one answer unless asked otherwise, and at the most.
+const LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+
+/// `GET /channels/{channel}/events?since=&after=&limit=`: events in order from `since` (or the earliest), or those after
+/// a position; `next` is the position to go on `after`, null at the end.
+pub(super) async fn read(app: &App, channel: &Channel, query: &Query) -> Result<Response<Body>, Problem> {
+    let unavailable = |error: crate::broker::Unavailable| Problem::broker_unavailable(error.to_string());
+    let limit = match query.one("limit")? {
+        None => LIMIT,
+        Some(text) => text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
+            Problem::invalid_request(format!("`limit` is a number from 1 to {MAX_LIMIT}, not {text:?}"))
+        })?,
+    };
+    let after: Option<Position> = match query.one("after")? {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|error| Problem::invalid_request(format!("`after`: {error}")))?),
+    };
+    let after = match (after, query.since()?) {
+        (Some(_), Some(_)) => return Err(Problem::invalid_request("give `after` or `since`, not both")),
+        (Some(after), None) => after,
+        (None, since) => {
+            let since = since.unwrap_or(crate::broker::Since::Earliest);
+            app.broker.place(channel, since).await.map_err(unavailable)?
+        }
+    };
+    let page = app.broker.read(channel, after, 0, limit).await.map_err(unavailable)?;
+    let events: Vec<_> = page
+        .entries
+        .iter()
+        .filter(|entry| entry.fork.is_none())
+        .map(|entry| {
+            json!({
+                "position": entry.at,
+                "event": entry.event.event_type().unwrap_or(crate::event::DEFAULT_TYPE),
+                "data": entry.event.data(),
+            })
+        })
+        .collect();
+    let next = page.entries.last().map(|entry| entry.at).filter(|_| !page.complete);
+    Ok(json(&json!({ "channel": channel, "events": events, "next": next })))
+}
+
+/// `DELETE /channels/{channel}/events`.
+pub(super) async fn forget(app: &App, channel: &Channel) -> Result<Response<Body>, Problem> {
+    app.broker.forget(channel).await.map_err(|error| Problem::broker_unavailable(error.to_string()))?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}

@@ -1,0 +1,230 @@
+//! Publishing over HTTP: one event whose data is the body, or many as JSON.
+//!
+//! A 2xx is only ever said of what the broker has accepted.
+
+use super::{App, body::Body, problem::Problem, query::Query, route::json};
+use crate::{
+    broker::{Accepted, Publish, Unavailable, announcement::json_data},
+    channel::Channel,
+    event::{Event, InvalidEvent},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+};
+use serde_json::{Value, json, value::RawValue};
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const MAX_KEY_BYTES: usize = 128;
+
+/// `POST /channels/{channel}/events` and `POST /broadcast`.
+pub(super) async fn one(
+    app: &App,
+    channel: Channel,
+    request: Request<Incoming>,
+    query: &Query,
+) -> Result<Response<Body>, Problem> {
+    let event_type = query.one("event")?.map(str::to_owned);
+    let idempotency_key = match request.headers().get(IDEMPOTENCY_KEY) {
+        None => None,
+        Some(key) => Some(checked_key(key.to_str().map_err(|_| invalid_key())?.to_owned())?),
+    };
+    let data = body(app, request, app.config.limits.event_bytes.get()).await?;
+    let event = checked_event(app, event_type.as_deref(), data)?;
+    let publish = Publish { channel: channel.clone(), event, idempotency_key };
+    match accept(app, vec![publish]).await.pop() {
+        Some(Ok(accepted)) => Ok(json(&json!({ "channel": channel, "position": accepted.position }))),
+        Some(Err(error)) => Err(Problem::broker_unavailable(error.to_string())),
+        None => Err(Problem::broker_unavailable("the broker gave no answer")),
+    }
+}
+
+/// `POST /events`: a JSON object, an array of them, or one a line.
+pub(super) async fn batch(app: &App, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+    let limits = &app.config.limits;
+    let ndjson = is_ndjson(request.headers());
+    let body = body(app, request, limits.batch_bytes.get()).await?;
+    let text = std::str::from_utf8(&body)
+        .map_err(|error| Problem::invalid_event(InvalidEvent::NotUtf8(error.valid_up_to()).to_string()))?;
+    let items = split(text, ndjson)?;
+    if items.len() > limits.batch_events {
+        let most = limits.batch_events;
+        return Err(Problem::too_large(format!("{} events in one request, where {most} are allowed", items.len())));
+    }
+
+    // What is valid goes to the broker together, and each answer back to its place.
+    let mut results: Vec<Option<Value>> = Vec::with_capacity(items.len());
+    let mut problems = Vec::new();
+    let mut taken = Vec::new();
+    for item in items {
+        match parse_item(app, item) {
+            Ok(publish) => {
+                taken.push((results.len(), publish.channel.clone(), publish));
+                results.push(None);
+            }
+            Err(wrong) => {
+                let (channel, problem) = *wrong;
+                results.push(Some(json!({ "channel": channel, "problem": &problem })));
+                problems.push(problem);
+            }
+        }
+    }
+    let (places, publishes): (Vec<_>, Vec<_>) =
+        taken.into_iter().map(|(place, channel, publish)| ((place, channel), publish)).unzip();
+    let mut accepted = 0;
+    for ((place, channel), answer) in places.into_iter().zip(accept(app, publishes).await) {
+        results[place] = Some(match answer {
+            Ok(Accepted { position, .. }) => {
+                accepted += 1;
+                json!({ "channel": channel, "position": position })
+            }
+            Err(error) => {
+                let problem = Problem::broker_unavailable(error.to_string());
+                let result = json!({ "channel": channel, "problem": &problem });
+                problems.push(problem);
+                result
+            }
+        });
+    }
+    let results: Vec<_> = results.into_iter().flatten().collect();
+    Ok(match problems.into_iter().next() {
+        None => json(&json!({ "results": results })),
+        Some(_) if accepted > 0 => {
+            let mut response = json(&json!({ "results": results }));
+            *response.status_mut() = StatusCode::MULTI_STATUS;
+            response
+        }
+        Some(first) => {
+            let mut body = serde_json::to_value(&first).unwrap_or_default();
+            body["results"] = results.into();
+            first.with_body(body)
+        }
+    })
+}
+
+async fn accept(app: &App, batch: Vec<Publish>) -> Vec<Result<Accepted, Unavailable>> {
+    if batch.is_empty() {
+        return Vec::new();
+    }
+    let timer = app.metrics.publish_seconds.start_timer();
+    let answers = app.broker.publish(batch).await;
+    timer.observe_duration();
+    let published = answers.iter().flatten().filter(|accepted| !accepted.repeated).count();
+    app.metrics.published.with_label_values(&["http"]).inc_by(published as u64);
+    answers
+}
+
+/// Reads a request's body, within the limit and in time.
+async fn body(app: &App, request: Request<Incoming>, most: usize) -> Result<Bytes, Problem> {
+    let too_large = || Problem::too_large(format!("the body has more than the {most} bytes that are allowed"));
+    if let Some(encoding) = request.headers().get(CONTENT_ENCODING)
+        && encoding.as_bytes() != b"identity"
+    {
+        return Err(Problem::unsupported("bodies are taken as they are: send no `Content-Encoding`"));
+    }
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > most as u64) {
+        return Err(too_large());
+    }
+    let reading = Limited::new(request.into_body(), most).collect();
+    match tokio::time::timeout(app.config.http.body_timeout, reading).await {
+        Err(_) => Err(Problem::timed_out("the body did not arrive in time")),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Problem::invalid_request(format!("the body could not be read: {error}"))),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+    }
+}
+
+fn is_ndjson(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"]
+        .iter()
+        .any(|name| kind.eq_ignore_ascii_case(name))
+}
+
+/// The events of a request, still as text: what is wrong within one of them concerns only that one.
+fn split(text: &str, ndjson: bool) -> Result<Vec<&str>, Problem> {
+    let lines = || text.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>();
+    if ndjson {
+        return Ok(lines());
+    }
+    let text = text.trim();
+    if text.starts_with('[') {
+        let items: Vec<&RawValue> = serde_json::from_str(text)
+            .map_err(|error| Problem::invalid_request(format!("the body is no JSON array of events: {error}")))?;
+        return Ok(items.into_iter().map(RawValue::get).collect());
+    }
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(item) => Ok(vec![item.get()]),
+        // Lines of JSON whose sender did not say so.
+        Err(_) if lines().len() > 1 && lines().iter().all(|line| line.trim_start().starts_with('{')) => Ok(lines()),
+        Err(error) => Err(Problem::invalid_request(format!(
+            "the body is a JSON object, a JSON array or a JSON object a line, and this is none of them: {error}"
+        ))),
+    }
+}
+
+/// Reads one event; with a problem comes the channel, as far as it is known.
+fn parse_item(app: &App, text: &str) -> Result<Publish, Box<(Option<String>, Problem)>> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Item<'a> {
+        channel: String,
+        #[serde(default)]
+        event: Option<String>,
+        #[serde(borrow)]
+        data: &'a RawValue,
+        #[serde(default)]
+        idempotency_key: Option<String>,
+    }
+    let item: Item<'_> = serde_json::from_str(text).map_err(|error| {
+        let named = serde_json::from_str::<Value>(text).ok();
+        let channel = named.and_then(|value| Some(value.get("channel")?.as_str()?.to_owned()));
+        let detail = format!("an event is {{\"channel\", \"event\", \"data\", \"idempotency_key\"}}: {error}");
+        Box::new((channel, Problem::invalid_event(detail)))
+    })?;
+    let name = item.channel;
+    let wrong = |problem| Box::new((Some(name.clone()), problem));
+    let channel = Channel::new(&name).map_err(|error| wrong(Problem::invalid_channel(error.to_string())))?;
+    let idempotency_key = item.idempotency_key.map(checked_key).transpose().map_err(wrong)?;
+    let event = checked_event(app, item.event.as_deref(), json_data(item.data)).map_err(wrong)?;
+    Ok(Publish { channel, event, idempotency_key })
+}
+
+fn checked_event(app: &App, event_type: Option<&str>, data: Bytes) -> Result<Event, Problem> {
+    let most = app.config.limits.event_bytes.get();
+    if data.len() > most {
+        return Err(Problem::too_large(format!("an event of {} bytes, where {most} are allowed", data.len())));
+    }
+    Event::new(event_type, data).map_err(|error| Problem::invalid_event(error.to_string()))
+}
+
+fn checked_key(key: String) -> Result<String, Problem> {
+    if (1..=MAX_KEY_BYTES).contains(&key.len()) { Ok(key) } else { Err(invalid_key()) }
+}
+
+fn invalid_key() -> Problem {
+    Problem::invalid_request(format!("an idempotency key is 1 to {MAX_KEY_BYTES} bytes of visible ASCII"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_an_array_or_lines() {
+        let split = |text, ndjson| split(text, ndjson).map_err(|problem| problem.detail);
+        assert_eq!(split(" {\"a\":\n1} ", false), Ok(vec!["{\"a\":\n1}"]));
+        assert_eq!(split("[{\"a\":1}, 2]", false), Ok(vec!["{\"a\":1}", "2"]));
+        assert_eq!(split("{\"a\":1}\n\n{\"a\":2}\r\n", false), Ok(vec!["{\"a\":1}", "{\"a\":2}"]));
+        assert_eq!(split("{\"a\":1}\nbroken\n", true), Ok(vec!["{\"a\":1}", "broken"]));
+        assert_eq!(split("[]", false), Ok(vec![]));
+        for bad in ["", "x", "{\"a\":1} x", "[1"] {
+            assert!(split(bad, false).is_err(), "{bad}");
+        }
+    }
+}

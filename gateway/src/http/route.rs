@@ -1,0 +1,159 @@
+//! From a request to its handler: paths, methods, and what every answer gets.
+
+use super::{
+    App, body::Body, connection::Transport, console, cors, counts, history, problem::Problem, publish, query::Query,
+    subscribe,
+};
+use crate::{channel::Channel, hub::Target};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN},
+};
+use std::sync::{Arc, atomic::Ordering};
+
+/// What a path stands for.
+#[derive(Debug, PartialEq, Eq)]
+enum Resource {
+    Console(String),
+    Events,
+    Broadcast,
+    Channel(String),
+    ChannelEvents(String),
+    Connections,
+    Connection(String),
+    UserConnections(String),
+}
+
+impl Resource {
+    /// A channel's name may hold slashes, escaped or as they are: what stands around it decides.
+    fn of(path: &str) -> Option<Self> {
+        let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+        Some(match path {
+            "/" | "/console.js" | "/console.css" => Self::Console(path.to_owned()),
+            "/events" => Self::Events,
+            "/broadcast" => Self::Broadcast,
+            "/connections" => Self::Connections,
+            _ => {
+                if let Some(rest) = path.strip_prefix("/channels/") {
+                    match rest.strip_suffix("/events") {
+                        Some(name) => Self::ChannelEvents(decode(name)),
+                        None => Self::Channel(decode(rest)),
+                    }
+                } else if let Some(id) = path.strip_prefix("/connections/") {
+                    Self::Connection(decode(id))
+                } else {
+                    let subject = path.strip_prefix("/users/")?.strip_suffix("/connections")?;
+                    Self::UserConnections(decode(subject))
+                }
+            }
+        })
+    }
+
+    fn methods(&self) -> &'static str {
+        match self {
+            Self::Console(_) | Self::Channel(_) | Self::Connections => "GET, HEAD, OPTIONS",
+            Self::Events => "GET, HEAD, POST, OPTIONS",
+            Self::Broadcast => "POST, OPTIONS",
+            Self::ChannelEvents(_) => "GET, HEAD, POST, DELETE, OPTIONS",
+            Self::Connection(_) | Self::UserConnections(_) => "DELETE, OPTIONS",
+        }
+    }
+}
+
+/// Answers a request. Never fails: what goes wrong is an answer too.
+pub(super) async fn answer(app: Arc<App>, transport: Transport, request: Request<Incoming>) -> Response<Body> {
+    app.in_flight.fetch_add(1, Ordering::AcqRel);
+    let counted = Counted(Arc::clone(&app));
+    let headers = request.headers().clone();
+    let (method, resource) = (request.method().clone(), Resource::of(request.uri().path()));
+    let handled = match &resource {
+        None => Err(Problem::not_found("there is nothing at this path; see docs/http.md")),
+        Some(resource) if method == Method::OPTIONS => Ok(options(resource, &headers)),
+        Some(resource) if !resource.methods().split(", ").any(|allowed| allowed == method.as_str()) => {
+            Err(Problem::method_not_allowed(resource.methods()))
+        }
+        Some(resource) => handle(&app, transport, resource, request, counted).await,
+    };
+    let mut response = handled.unwrap_or_else(Problem::into_response);
+    cors::add(&app.config, &headers, response.headers_mut());
+    response
+}
+
+struct Counted(Arc<App>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn options(resource: &Resource, headers: &hyper::HeaderMap) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(resource.methods()));
+    if headers.contains_key(ORIGIN) {
+        cors::add_preflight(response.headers_mut(), resource.methods());
+    }
+    response
+}
+
+async fn handle(
+    app: &Arc<App>,
+    transport: Transport,
+    resource: &Resource,
+    request: Request<Incoming>,
+    counted: Counted,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::parse(request.uri().query());
+    match (resource, request.method()) {
+        (Resource::Console(path), _) if app.config.console != Some(false) => {
+            console::file(path).ok_or_else(|| Problem::not_found("there is no such file"))
+        }
+        (Resource::Console(_), _) => Err(Problem::not_found("the console is switched off (`console = true` shows it)")),
+        (Resource::Events, &Method::POST) => publish::batch(app, request).await,
+        (Resource::Events, _) => {
+            // A stream is no request that a stop waits for.
+            drop(counted);
+            subscribe::stream(app, transport, &request, &query).await
+        }
+        (Resource::Broadcast, _) => publish::one(app, Channel::all(), request, &query).await,
+        (Resource::ChannelEvents(name), &Method::POST) => publish::one(app, channel(name)?, request, &query).await,
+        (Resource::ChannelEvents(name), &Method::DELETE) => history::forget(app, &channel(name)?).await,
+        (Resource::ChannelEvents(name), _) => history::read(app, &channel(name)?, &query).await,
+        (Resource::Channel(name), _) => counts::channel(app, &channel(name)?).await,
+        (Resource::Connections, _) => Ok(counts::connections(app).await),
+        (Resource::Connection(id), _) => counts::close(app, Target::Connection(id.clone())).await,
+        (Resource::UserConnections(subject), _) => counts::close(app, Target::User(subject.clone())).await,
+    }
+}
+
+fn channel(name: &str) -> Result<Channel, Problem> {
+    Channel::new(name).map_err(|error| Problem::invalid_channel(error.to_string()))
+}
+
+/// A JSON answer.
+pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(value.to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_may_hold_slashes() {
+        let events = |name: &str| Some(Resource::ChannelEvents(name.to_owned()));
+        assert_eq!(Resource::of("/channels/a/events"), events("a"));
+        assert_eq!(Resource::of("/channels/https%3A%2F%2Fx%2F1/events"), events("https://x/1"));
+        assert_eq!(Resource::of("/channels/https://x/1/events"), events("https://x/1"));
+        assert_eq!(Resource::of("/channels/a"), Some(Resource::Channel("a".to_owned())));
+        assert_eq!(Resource::of("/users/u%2F1/connections"), Some(Resource::UserConnections("u/1".to_owned())));
+        for nothing in ["/nothing", "/channel/a", "/users/connections", "", "/events/"] {
+            assert_eq!(Resource::of(nothing), None, "{nothing}");
+        }
+    }
+}

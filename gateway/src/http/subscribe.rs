@@ -1,0 +1,222 @@
+//! `GET /events`: checks what is asked for, and hands the stream to a shard.
+
+use super::{
+    App,
+    body::Body,
+    connection::{Handoff, Transport},
+    cors,
+    negotiate::{self, Form},
+    poll,
+    problem::Problem,
+    query::Query,
+};
+use crate::{
+    channel::Channel,
+    hub::{
+        Permit, Refused,
+        connection::{Greeting, Heartbeat, Open, Outlet, Start},
+    },
+    sse::{
+        cursor::{Cursor, Found},
+        frame::Format,
+        outbox,
+    },
+};
+use bytes::Bytes;
+use hyper::{
+    HeaderMap, Method, Request, Response,
+    body::Incoming,
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+/// How long an answer's head waits for the subscriptions to be in force.
+const START_WITHIN: Duration = Duration::from_secs(3);
+
+/// What a client asked for.
+pub(super) struct Wanted {
+    pub(super) form: Form,
+    pub(super) format: Format,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) greeting: Greeting,
+    pub(super) channels: Vec<(Channel, Start)>,
+}
+
+pub(super) async fn stream(
+    app: &Arc<App>,
+    transport: Transport,
+    request: &Request<Incoming>,
+    query: &Query,
+) -> Result<Response<Body>, Problem> {
+    let wanted = wanted(app, request.headers(), query)?;
+    if request.method() == Method::HEAD {
+        return Ok(head(&wanted));
+    }
+    let permit = match app.hub.admit() {
+        Ok(permit) => permit,
+        Err(refused) => return refuse(app, request.headers(), refused),
+    };
+    if wanted.form == Form::Poll {
+        let given = given_cursor(request.headers(), query)?;
+        return poll::answer(app, wanted, permit, query, given.as_deref()).await;
+    }
+    match transport {
+        Transport::Http1(handoff) => {
+            let mut head = head(&wanted);
+            cors::add(&app.config, request.headers(), head.headers_mut());
+            let head = raw_head(&head);
+            handoff.give(Handoff { wanted: Box::new(wanted), permit, head });
+            // The socket is about to be taken from under this future.
+            std::future::pending().await
+        }
+        Transport::Http2 => {
+            let mut response = head(&wanted);
+            *response.body_mut() = body_stream(app, wanted, permit).await;
+            Ok(response)
+        }
+    }
+}
+
+/// A stream that hyper writes; returns once its subscriptions are in force.
+pub(super) async fn body_stream(app: &App, wanted: Wanted, permit: Permit) -> Body {
+    let ticket = Arc::new(OnceLock::new());
+    let shard = app.hub.least_loaded();
+    let (outbox, body) = outbox::outbox(app.hub.outbox_signals(shard, Arc::clone(&ticket)));
+    let (started, has_started) = tokio::sync::oneshot::channel();
+    let outlet = Outlet::Body { outbox, ticket };
+    app.hub.open(shard, open(app, wanted, permit, outlet, Bytes::new(), Some(started)));
+    let _ = tokio::time::timeout(START_WITHIN, has_started).await;
+    Body::Stream(body)
+}
+
+/// What a shard needs to own the stream.
+pub(super) fn open(
+    app: &App,
+    wanted: Wanted,
+    permit: Permit,
+    outlet: Outlet,
+    head: Bytes,
+    started: Option<tokio::sync::oneshot::Sender<()>>,
+) -> Open {
+    let id = app.connection_id();
+    let Wanted { format, heartbeat, greeting, mut channels, .. } = wanted;
+    if !channels.iter().any(|(channel, _)| channel.as_str() == crate::channel::ALL) {
+        channels.push((Channel::all(), Start::Live));
+    }
+    if greeting == Greeting::Hello {
+        // Nobody else is told the id, so nobody could publish to it.
+        channels.push((Channel::of_connection(&id), Start::Live));
+    }
+    tracing::debug!(connection = %id, channels = channels.len(), "stream opened");
+    // Up to a fifth sooner, so that streams that came together do not end together.
+    let ends = app.config.stream.max_age.map(|age| Instant::now() + age.mul_f64(1.0 - fastrand::f64() / 5.0));
+    Open { id, subject: None, outlet, head, format, heartbeat, greeting, channels, ends, started, permit }
+}
+
+fn wanted(app: &App, headers: &HeaderMap, query: &Query) -> Result<Wanted, Problem> {
+    let form = negotiate::form(headers)?;
+    let greeting = match (form, query.switch("hello")?) {
+        (Form::Poll, _) => Greeting::Cursor,
+        (_, true) => Greeting::Hello,
+        (_, false) => Greeting::Plain,
+    };
+    let envelope = query.switch("envelope")?;
+    let heartbeat = match query.one("heartbeat")? {
+        None | Some("comment") => Heartbeat::Comment,
+        Some("event") => Heartbeat::Event,
+        Some(other) => {
+            return Err(Problem::invalid_request(format!("`heartbeat` is `event` or `comment`, not {other:?}")));
+        }
+    };
+    let since = query.since()?;
+    let cursor = given_cursor(headers, query)?.as_deref().map(Cursor::parse);
+    let mut channels: Vec<(Channel, Start)> = Vec::new();
+    for name in query.all("channel") {
+        let channel = Channel::new(name).map_err(|error| Problem::invalid_channel(error.to_string()))?;
+        if channel.is_reserved() && channel.as_str() != crate::channel::ALL {
+            return Err(Problem::forbidden(format!("{channel} is reserved: it is joined without being asked for")));
+        }
+        if channels.iter().any(|(known, _)| *known == channel) {
+            continue;
+        }
+        let start = match cursor.as_ref().map(|cursor| cursor.find(&channel)) {
+            Some(Found::At(position)) => Start::After(position),
+            Some(Found::Unreadable) => Start::Unreadable,
+            Some(Found::New) | None => since.map_or(Start::Live, Start::Since),
+        };
+        channels.push((channel, start));
+    }
+    if channels.is_empty() {
+        return Err(Problem::invalid_channel("name at least one channel, as in /events?channel=news"));
+    }
+    let most = app.config.limits.channels_per_connection;
+    if channels.len() > most {
+        let detail = format!("{} channels in one stream, where {most} are allowed", channels.len());
+        return Err(Problem::invalid_request(detail));
+    }
+    let format = match (form, envelope) {
+        (Form::Sse, false) => Format::Sse,
+        (Form::Sse, true) => Format::Envelope,
+        (Form::Ndjson | Form::Poll, _) => Format::Ndjson,
+    };
+    Ok(Wanted { form, format, heartbeat, greeting, channels })
+}
+
+/// Where the client says it stands. The header beats the query: the URL of an EventSource stays as it was when the page
+/// was loaded, while the header moves on.
+fn given_cursor<'a>(headers: &'a HeaderMap, query: &'a Query) -> Result<Option<Cow<'a, str>>, Problem> {
+    if let Some(header) = headers.get("last-event-id").filter(|header| !header.is_empty()) {
+        return Ok(Some(String::from_utf8_lossy(header.as_bytes())));
+    }
+    Ok(query.one("lastEventId")?.filter(|text| !text.is_empty()).map(Cow::Borrowed))
+}
+
+/// The head of a stream's answer (and all of the answer to HEAD).
+fn head(wanted: &Wanted) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let kind = match wanted.form {
+        Form::Sse => "text/event-stream",
+        Form::Ndjson => "application/x-ndjson",
+        Form::Poll => "application/json",
+    };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// The same as HTTP/1.1 has it. The stream ends with its connection: no length, no chunks, so that the bytes of a frame
+/// are the same for everyone.
+fn raw_head(head: &Response<Body>) -> Bytes {
+    let mut raw = b"HTTP/1.1 200 OK\r\nconnection: close\r\n".to_vec();
+    for (name, value) in head.headers() {
+        raw.extend_from_slice(name.as_str().as_bytes());
+        raw.extend_from_slice(b": ");
+        raw.extend_from_slice(value.as_bytes());
+        raw.extend_from_slice(b"\r\n");
+    }
+    raw.extend_from_slice(b"\r\n");
+    raw.into()
+}
+
+/// What must be retried. An EventSource gives up for ever on any status but 200, so it gets one that ends at once.
+fn refuse(app: &App, headers: &HeaderMap, refused: Refused) -> Result<Response<Body>, Problem> {
+    app.metrics.refused.with_label_values(&[refused.as_str()]).inc();
+    if !negotiate::is_event_source(headers) {
+        return Err(Problem::overloaded(refused.to_string()));
+    }
+    let stream = &app.config.stream;
+    let (least, most) = (stream.retry_min.as_millis() as u64, stream.retry_max.as_millis() as u64);
+    let retry = fastrand::u64(least..=most.max(least));
+    let mut response = Response::new(Body::from(format!("retry: {retry}\n\n: {refused}\n\n")));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}

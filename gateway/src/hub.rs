@@ -1,0 +1,559 @@
+//! The fan-out engine of a replica: feeds put each channel's events into order, shards write them to connections.
+//!
+//! Frames flow one way: broker → [`feed`] → [`queue`] → [`shard`] → socket, and nothing on that way waits for anything.
+//! What takes time (reading history, comparing tops) is done by tasks beside it. A feed exists while a shard has
+//! subscribers of its channel and for `redis.linger` after; the hub alone subscribes and unsubscribes.
+
+pub mod cluster;
+pub mod connection;
+mod feed;
+mod queue;
+mod replay;
+mod shard;
+mod wheel;
+
+use crate::{
+    broker::{Broker, Sink, announcement::Announced},
+    channel::Channel,
+    config::Config,
+    metrics::Metrics,
+};
+use bytes::Bytes;
+use cluster::Cluster;
+use connection::Open;
+use feed::{Feed, Need, Outlets, Repaired};
+use queue::{Command, Queue};
+use replay::Replayer;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+pub use queue::Target;
+
+/// Tops are compared this often even if nothing seems amiss: a net beneath the rest.
+const AUDIT_EVERY: Duration = Duration::from_secs(60);
+/// Before a top that seems wrong is looked at again.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// After the broker did not answer.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// Channels whose tops are asked for in one go.
+const JOIN_BATCH: usize = 512;
+/// Entries read with one page of a repair, and before it where two histories are to be told apart.
+const REPAIR_PAGE: usize = 512;
+
+/// Counts one open stream for as long as it lives.
+pub struct Permit {
+    hub: Weak<Hub>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(hub) = self.hub.upgrade() {
+            hub.connections.fetch_sub(1, Ordering::AcqRel);
+            hub.metrics.connections_active.dec();
+        }
+    }
+}
+
+/// Why a stream is not let in just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("this replica has as many connections as `limits.connections` allows")]
+    Connections,
+    #[error("this replica has as many channels as `limits.channels` allows")]
+    Channels,
+    #[error("this replica is being stopped")]
+    Draining,
+}
+
+impl Refused {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Channels => "channels",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// See the module's documentation.
+pub struct Hub {
+    this: Weak<Hub>,
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    runtime: tokio::runtime::Handle,
+    queues: Vec<Arc<Queue>>,
+    loads: Vec<Arc<AtomicUsize>>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    feeds: RwLock<HashMap<Channel, Arc<Mutex<Feed>>>>,
+    /// Per shard, the channels of which it missed a frame.
+    overflowed: Vec<Mutex<HashSet<Channel>>>,
+    joins: mpsc::UnboundedSender<Channel>,
+    /// Subscriptions wanted (`true`) and no longer wanted, in the order in which the map of feeds changed.
+    subscriptions: mpsc::UnboundedSender<(Channel, bool)>,
+    broker: OnceLock<Arc<dyn Broker>>,
+    replayer: OnceLock<Arc<Replayer>>,
+    cluster: Cluster,
+    connections: AtomicUsize,
+    draining: std::sync::atomic::AtomicBool,
+    reachable: Mutex<Result<(), Away>>,
+    started: Instant,
+    /// Per shard: when it last turned, in milliseconds since `started`.
+    turned: Vec<AtomicU64>,
+}
+
+/// The broker cannot be reached.
+#[derive(Clone, Debug)]
+pub struct Away {
+    pub since: Instant,
+    pub why: String,
+    /// It was reached before.
+    pub was_reached: bool,
+}
+
+impl Hub {
+    /// Starts the shards; events flow once a broker was given to [`Hub::attach_broker`].
+    ///
+    /// # Errors
+    /// When a thread or its poller cannot be made.
+    pub fn start(config: Arc<Config>, metrics: Arc<Metrics>, replica: &str) -> std::io::Result<Arc<Self>> {
+        let shards = match config.hub.shards {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64),
+            configured => configured.min(64),
+        };
+        let turned = (0..shards).map(|_| AtomicU64::new(0)).collect();
+        let (joins, wanted_joins) = mpsc::unbounded_channel();
+        let (subscriptions, wanted_subscriptions) = mpsc::unbounded_channel();
+        let pollers = (0..shards).map(|_| shard::poller()).collect::<std::io::Result<Vec<_>>>()?;
+        let (polls, queues): (Vec<_>, Vec<_>) = pollers.into_iter().unzip();
+        let loads: Vec<_> = (0..shards).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+        let hub = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            config,
+            metrics,
+            runtime: tokio::runtime::Handle::current(),
+            overflowed: queues.iter().map(|_| Mutex::default()).collect(),
+            queues,
+            loads,
+            threads: Mutex::default(),
+            tasks: Mutex::default(),
+            feeds: RwLock::default(),
+            joins,
+            subscriptions,
+            broker: OnceLock::new(),
+            replayer: OnceLock::new(),
+            cluster: Cluster::new(replica),
+            connections: AtomicUsize::new(0),
+            draining: std::sync::atomic::AtomicBool::new(false),
+            reachable: Mutex::new(Err(Away {
+                since: Instant::now(),
+                why: "it was not reached yet".to_owned(),
+                was_reached: false,
+            })),
+            started: Instant::now(),
+            turned,
+        });
+        let mut threads = lock(&hub.threads);
+        for (index, poll) in polls.into_iter().enumerate() {
+            let shard = shard::Shard::new(index, poll, &hub);
+            threads.push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard.run())?);
+        }
+        drop(threads);
+        let mut tasks = lock(&hub.tasks);
+        tasks.push(tokio::spawn(Arc::clone(&hub).join_channels(wanted_joins)));
+        tasks.push(tokio::spawn(Arc::clone(&hub).keep_subscriptions(wanted_subscriptions)));
+        tasks.push(tokio::spawn(Arc::clone(&hub).tidy()));
+        drop(tasks);
+        Ok(hub)
+    }
+
+    /// Gives the hub its broker, whose sink it already is.
+    pub fn attach_broker(&self, broker: Arc<dyn Broker>) {
+        let replays = self.config.limits.replays;
+        let (queues, metrics) = (self.queues.clone(), Arc::clone(&self.metrics));
+        let replayer = Replayer::new(Arc::clone(&broker), queues, metrics, replays, self.runtime.clone());
+        let _ = self.replayer.set(Arc::new(replayer));
+        let _ = self.broker.set(broker);
+    }
+
+    /// The broker, once there is one.
+    #[must_use]
+    pub fn broker(&self) -> Option<&Arc<dyn Broker>> {
+        self.broker.get()
+    }
+
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Counts a stream in, or says why it must wait.
+    ///
+    /// # Errors
+    /// When the replica is full or stopping.
+    pub fn admit(&self) -> Result<Permit, Refused> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(Refused::Draining);
+        }
+        if self.read_feeds().len() >= self.config.limits.channels {
+            return Err(Refused::Channels);
+        }
+        let limit = self.config.limits.connections;
+        self.connections
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then_some(open + 1))
+            .map_err(|_| Refused::Connections)?;
+        self.metrics.connections_active.inc();
+        self.metrics.connections.inc();
+        Ok(Permit { hub: Weak::clone(&self.this) })
+    }
+
+    /// Gives a connection to the shard that has the fewest.
+    pub fn open(&self, shard: usize, open: Open) {
+        self.loads[shard].fetch_add(1, Ordering::Relaxed);
+        self.queues[shard].push(Command::Open(Box::new(open)));
+    }
+
+    /// The shard that has the fewest connections.
+    #[must_use]
+    pub fn least_loaded(&self) -> usize {
+        (0..self.loads.len()).min_by_key(|&shard| self.loads[shard].load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// A function that tells `shard` what became of an outbox whose connection it will be given as `ticket`.
+    #[must_use]
+    pub fn outbox_signals(
+        &self,
+        shard: usize,
+        slot: Arc<OnceLock<(u32, u32)>>,
+    ) -> Box<dyn Fn(crate::sse::outbox::Signal) + Send + Sync> {
+        let queue = Arc::clone(&self.queues[shard]);
+        Box::new(move |signal| {
+            // Before the shard has taken the connection over there is nothing to tell: it looks for itself then.
+            if let Some(&(index, generation)) = slot.get() {
+                queue.push(Command::Outbox { connection: wheel::Key { index, generation }, signal });
+            }
+        })
+    }
+
+    /// Streams open on this replica.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Acquire)
+    }
+
+    /// Channels that this replica is subscribed to.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.read_feeds().len()
+    }
+
+    /// Subscribers of `channel` on this replica.
+    pub async fn subscribers(&self, channel: &Channel) -> usize {
+        let answers: Vec<_> = self
+            .queues
+            .iter()
+            .map(|queue| {
+                let (answer, answered) = tokio::sync::oneshot::channel();
+                queue.push(Command::Count { channel: channel.clone(), answer });
+                answered
+            })
+            .collect();
+        let mut subscribers = 0;
+        for answered in answers {
+            subscribers += answered.await.unwrap_or(0);
+        }
+        subscribers
+    }
+
+    /// Shards that have not turned for `long`.
+    #[must_use]
+    pub fn stuck_shards(&self, long: Duration) -> Vec<usize> {
+        let now = self.started.elapsed();
+        let stuck = |turned: &AtomicU64| now > Duration::from_millis(turned.load(Ordering::Relaxed)) + long;
+        (0..self.turned.len()).filter(|&shard| stuck(&self.turned[shard])).collect()
+    }
+
+    fn turned(&self, shard: usize) {
+        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.turned[shard].store(since, Ordering::Relaxed);
+    }
+
+    /// Whether the broker can be reached.
+    ///
+    /// # Errors
+    /// When it cannot: since when, and why.
+    pub fn reachable(&self) -> Result<(), Away> {
+        lock(&self.reachable).clone()
+    }
+
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Lets no stream in any more.
+    pub fn close_doors(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Closes every stream, spread evenly over `window`.
+    pub fn drain(&self, window: Duration) {
+        self.close_doors();
+        let start = Instant::now();
+        for (offset, queue) in self.queues.iter().enumerate() {
+            queue.push(Command::Drain { start, window, offset, of: self.queues.len() });
+        }
+    }
+
+    /// Stops shards and tasks, cutting whatever is still open.
+    pub fn stop(&self) {
+        if let Some(broker) = self.broker.get() {
+            broker.stop();
+        }
+        for queue in &self.queues {
+            queue.push(Command::Stop);
+        }
+        for thread in lock(&self.threads).drain(..) {
+            let _ = thread.join();
+        }
+        for task in lock(&self.tasks).drain(..) {
+            task.abort();
+        }
+    }
+
+    fn close_here(&self, target: &Target) {
+        for queue in &self.queues {
+            queue.push(Command::Close(target.clone()));
+        }
+    }
+
+    fn read_feeds(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Channel, Arc<Mutex<Feed>>>> {
+        self.feeds.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn feed(&self, channel: &str) -> Option<Arc<Mutex<Feed>>> {
+        self.read_feeds().get(channel).cloned()
+    }
+
+    /// Runs `change` on a feed with what it needs to pass frames on.
+    fn with_feed<T>(&self, feed: &Mutex<Feed>, change: impl FnOnce(&mut Feed, &Outlets<'_>) -> T) -> T {
+        let overflowed = |shard: usize, channel: &Channel| {
+            self.metrics.queue_overflows.inc();
+            lock(&self.overflowed[shard]).insert(channel.clone());
+        };
+        let outlets =
+            Outlets { queues: &self.queues, overflowed: &overflowed, tail_bytes: self.config.hub.tail_bytes.get() };
+        change(&mut lock(feed), &outlets)
+    }
+
+    /// A shard has its first subscriber of `channel`; answered by [`Command::Attached`].
+    fn attach(&self, shard: usize, channel: &Channel) {
+        // All of it under the map's lock, so that the feed cannot be tidied away in between, and the broker hears of
+        // subscriptions in the order in which they came and went.
+        let mut feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
+        let feed = feeds.entry(channel.clone()).or_insert_with(|| {
+            self.metrics.channels_active.inc();
+            let _ = self.subscriptions.send((channel.clone(), true));
+            Arc::new(Mutex::new(Feed::new(channel.clone())))
+        });
+        self.with_feed(feed, |feed, outlets| feed.attach(shard, outlets));
+    }
+
+    /// A shard has no subscriber of `channel` any more.
+    fn detach(&self, shard: usize, channel: &Channel) {
+        if let Some(feed) = self.feed(channel.as_str()) {
+            self.with_feed(&feed, |feed, _| feed.detach(shard));
+        }
+    }
+
+    /// A shard has worked off a queue that had turned frames away.
+    fn resync(&self, shard: usize) {
+        // Out of the lock first: a feed that overflows takes the two locks the other way round.
+        let channels = std::mem::take(&mut *lock(&self.overflowed[shard]));
+        for channel in channels {
+            if let Some(feed) = self.feed(channel.as_str()) {
+                self.with_feed(&feed, |feed, outlets| feed.resync(shard, outlets));
+            }
+        }
+    }
+
+    fn replayer(&self) -> Option<&Arc<Replayer>> {
+        self.replayer.get()
+    }
+
+    fn see_to(&self, channel: &Channel, need: Need) {
+        let Some(hub) = self.this.upgrade() else { return };
+        match need {
+            Need::Nothing => {}
+            Need::LookAgain => {
+                let (joins, channel) = (self.joins.clone(), channel.clone());
+                self.runtime.spawn(async move {
+                    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+                    let _ = joins.send(channel);
+                });
+            }
+            Need::Repair(cause, _) => {
+                self.metrics.repairs.with_label_values(&[cause.as_str()]).inc();
+                let channel = channel.clone();
+                self.runtime.spawn(async move { hub.repair(channel).await });
+            }
+        }
+    }
+
+    /// Reads on until the feed misses nothing.
+    async fn repair(self: Arc<Self>, channel: Channel) {
+        let Some(broker) = self.broker.get() else { return };
+        let mut proven = false;
+        loop {
+            let Some(feed) = self.feed(channel.as_str()) else { return };
+            let after = lock(&feed).last();
+            if proven {
+                // A log that was deleted needs an identity before anything can be told of it.
+                let _ = broker.join(vec![channel.clone()]).await;
+            }
+            let before = if proven { REPAIR_PAGE } else { 1 };
+            let timer = self.metrics.history_read_seconds.start_timer();
+            let page = broker.read(&channel, after, before, REPAIR_PAGE).await;
+            timer.observe_duration();
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::debug!(%channel, %error, "a hole cannot be filled yet");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                    continue;
+                }
+            };
+            match self.with_feed(&feed, |feed, outlets| feed.repaired(&page, proven, outlets)) {
+                Repaired::ReadOn => proven = false,
+                Repaired::Doubtful => {
+                    tracing::warn!(%channel, at = %after, "the history looks like another one, reading it again");
+                    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+                    proven = true;
+                }
+                Repaired::Done(need) => return self.see_to(&channel, need),
+            }
+        }
+    }
+
+    /// Asks for tops, many at a time: of channels just subscribed to, after every cut, and where something seems wrong.
+    async fn join_channels(self: Arc<Self>, mut wanted: mpsc::UnboundedReceiver<Channel>) {
+        let mut batch = Vec::new();
+        while wanted.recv_many(&mut batch, JOIN_BATCH).await > 0 {
+            let channels: Vec<_> = batch.drain(..).filter(|channel| self.feed(channel.as_str()).is_some()).collect();
+            let Some(broker) = self.broker.get() else { continue };
+            match broker.join(channels.clone()).await {
+                Ok(tops) => {
+                    for (channel, top) in channels.iter().zip(tops) {
+                        if let Some(feed) = self.feed(channel.as_str()) {
+                            let need = self.with_feed(&feed, |feed, outlets| feed.joined(top, outlets));
+                            self.see_to(channel, need);
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, channels = channels.len(), "tops cannot be read yet");
+                    let joins = self.joins.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(RETRY_AFTER).await;
+                        for channel in channels {
+                            let _ = joins.send(channel);
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    async fn keep_subscriptions(self: Arc<Self>, mut wanted: mpsc::UnboundedReceiver<(Channel, bool)>) {
+        while let Some((channel, subscribe)) = wanted.recv().await {
+            let Some(broker) = self.broker.get() else { continue };
+            if subscribe {
+                broker.subscribe(&channel);
+            } else {
+                broker.unsubscribe(&channel);
+            }
+        }
+    }
+
+    /// Unsubscribes from channels that nobody here has had for a while, and has tops compared now and then.
+    async fn tidy(self: Arc<Self>) {
+        let mut every_second = tokio::time::interval(Duration::from_secs(1));
+        let mut audited = Instant::now();
+        loop {
+            every_second.tick().await;
+            let linger = self.config.redis.linger;
+            self.feeds.write().unwrap_or_else(PoisonError::into_inner).retain(|channel, feed| {
+                let gone = lock(feed).idle_since.is_some_and(|since| since.elapsed() >= linger);
+                if gone {
+                    self.metrics.channels_active.dec();
+                    let _ = self.subscriptions.send((channel.clone(), false));
+                }
+                !gone
+            });
+            if audited.elapsed() >= AUDIT_EVERY {
+                audited = Instant::now();
+                for channel in self.read_feeds().keys() {
+                    let _ = self.joins.send(channel.clone());
+                }
+            }
+        }
+    }
+}
+
+impl Sink for Hub {
+    fn subscribed(&self, channel: &Channel) {
+        let _ = self.joins.send(channel.clone());
+    }
+
+    fn announced(&self, channel: &str, announced: Announced) {
+        match &announced {
+            Announced::Raw { .. } => self.metrics.published.with_label_values(&["raw"]).inc(),
+            Announced::Refused(why) => {
+                self.metrics.invalid_messages.inc();
+                tracing::warn!(%channel, %why, "a raw message was refused");
+            }
+            Announced::Unreadable => self.metrics.invalid_messages.inc(),
+            Announced::Entry { .. } | Announced::Plain { .. } => {}
+        }
+        self.metrics.received.inc();
+        if let Some(feed) = self.feed(channel) {
+            let (need, channel) =
+                self.with_feed(&feed, |feed, outlets| (feed.announced(announced, outlets), feed.channel().clone()));
+            self.see_to(&channel, need);
+        }
+    }
+
+    fn cut(&self) {
+        for feed in self.read_feeds().values() {
+            self.with_feed(feed, Feed::cut);
+        }
+    }
+
+    fn control(&self, message: Bytes) {
+        if let Some(hub) = self.this.upgrade() {
+            Cluster::received(&hub, &message);
+        }
+    }
+
+    fn reachable(&self, state: Result<(), String>) {
+        let mut reachable = lock(&self.reachable);
+        *reachable = match (state, &*reachable) {
+            (Ok(()), _) => Ok(()),
+            // Since when counts from the first failure.
+            (Err(why), Err(away)) => Err(Away { why, ..away.clone() }),
+            (Err(why), Ok(())) => Err(Away { since: Instant::now(), why, was_reached: true }),
+        };
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

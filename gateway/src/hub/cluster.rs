@@ -1,0 +1,156 @@
+//! What replicas ask each other: how many connections and subscribers there are, and to close some.
+//!
+//! A question goes to all over the broker; each replica that lives answers at once, so a dead one's share is gone as
+//! soon as the broker has noticed, and no count is ever stored.
+
+use super::{Hub, Target, lock};
+use crate::channel::Channel;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+/// How long a replica has to answer.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How many there are, in one replica or in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Replicas that answered.
+    pub replicas: usize,
+    pub connections: usize,
+    /// Of the channel that was asked for.
+    pub subscribers: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Message {
+    Count {
+        from: String,
+        question: u64,
+        channel: Option<String>,
+    },
+    Counted {
+        to: String,
+        question: u64,
+        counts: Counts,
+    },
+    CloseConnection {
+        id: String,
+    },
+    CloseUser {
+        subject: String,
+    },
+    /// From a newer build: not for us.
+    #[serde(other)]
+    Unknown,
+}
+
+/// This replica's part in it.
+pub struct Cluster {
+    replica: String,
+    next_question: AtomicU64,
+    asked: Mutex<HashMap<u64, mpsc::UnboundedSender<Counts>>>,
+}
+
+impl Cluster {
+    pub(super) fn new(replica: &str) -> Self {
+        Self { replica: replica.to_owned(), next_question: AtomicU64::new(0), asked: Mutex::default() }
+    }
+
+    /// This replica's id.
+    #[must_use]
+    pub fn replica(&self) -> &str {
+        &self.replica
+    }
+
+    /// Counts connections, and subscribers of `channel` if one is given, in the whole cluster; `None` while the broker
+    /// is away.
+    pub async fn count(&self, hub: &Hub, channel: Option<&Channel>) -> Option<Counts> {
+        let broker = hub.broker()?;
+        let question = self.next_question.fetch_add(1, Ordering::Relaxed);
+        let (answers, mut answered) = mpsc::unbounded_channel();
+        lock(&self.asked).insert(question, answers);
+        let message =
+            Message::Count { from: self.replica.clone(), question, channel: channel.map(ToString::to_string) };
+        let expected = broker.control(encode(&message)).await;
+        let mut total = Counts::default();
+        if let Ok(expected) = expected {
+            let _ = tokio::time::timeout(PATIENCE, async {
+                while total.replicas < expected
+                    && let Some(counts) = answered.recv().await
+                {
+                    total.replicas += counts.replicas;
+                    total.connections += counts.connections;
+                    total.subscribers += counts.subscribers;
+                }
+            })
+            .await;
+        }
+        lock(&self.asked).remove(&question);
+        (total.replicas > 0).then_some(total)
+    }
+
+    /// Has every replica close the connections that `target` means.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    pub async fn close(&self, hub: &Hub, target: Target) -> Result<(), crate::broker::Unavailable> {
+        let message = match target {
+            Target::Connection(id) => Message::CloseConnection { id },
+            Target::User(subject) => Message::CloseUser { subject },
+        };
+        let Some(broker) = hub.broker() else {
+            return Err(crate::broker::Unavailable("the gateway is starting".to_owned()));
+        };
+        broker.control(encode(&message)).await.map(drop)
+    }
+
+    pub(super) fn received(hub: &Arc<Hub>, message: &[u8]) {
+        let message = match serde_json::from_slice(message) {
+            Ok(message) => message,
+            Err(error) => return tracing::debug!(%error, "a message between replicas cannot be read"),
+        };
+        match message {
+            Message::Count { from, question, channel } => {
+                let hub = Arc::clone(hub);
+                let runtime = hub.runtime.clone();
+                runtime.spawn(async move { answer(&hub, from, question, channel).await });
+            }
+            Message::Counted { to, question, counts } if to == hub.cluster.replica => {
+                if let Some(asked) = lock(&hub.cluster.asked).get(&question) {
+                    let _ = asked.send(counts);
+                }
+            }
+            Message::CloseConnection { id } => hub.close_here(&Target::Connection(id)),
+            Message::CloseUser { subject } => hub.close_here(&Target::User(subject)),
+            Message::Counted { .. } | Message::Unknown => {}
+        }
+    }
+}
+
+async fn answer(hub: &Hub, to: String, question: u64, channel: Option<String>) {
+    let subscribers = match channel.as_deref().map(Channel::new) {
+        Some(Ok(channel)) => hub.subscribers(&channel).await,
+        _ => 0,
+    };
+    let counts = Counts { replicas: 1, connections: hub.connections(), subscribers };
+    if let Some(broker) = hub.broker()
+        && let Err(error) = broker.control(encode(&Message::Counted { to, question, counts })).await
+    {
+        tracing::debug!(%error, "a count cannot be answered");
+    }
+}
+
+fn encode(message: &Message) -> Bytes {
+    // Strings and numbers only: nothing in them can fail to be written.
+    serde_json::to_vec(message).unwrap_or_default().into()
+}

@@ -1,0 +1,396 @@
+//! One channel on one replica: puts what the broker announces into order, repairs holes, and hands each frame to the
+//! shards that have subscribers.
+//!
+//! What always holds: the frames that a feed passes on follow each other without a hole, or have a gap frame between
+//! them. A feed is locked for moments only, and calls no broker under its lock: what needs the broker is returned as a
+//! [`Need`] for the hub to see to.
+
+use super::queue::{Command, Queue, Tail};
+use crate::{
+    broker::{announcement::Announced, log::Entry, log::Page, memory::now_micros},
+    channel::Channel,
+    position::Position,
+    sse::frame::{Frame, GapReason},
+};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+/// Announcements kept while history is read. More are let go: reading on finds them too.
+const MAX_HELD: usize = 4096;
+
+/// What a feed needs done that takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    Nothing,
+    /// Read on after this position until nothing is missing.
+    Repair(Cause, Position),
+    /// Look at the top again, since it may be that the history is another one.
+    LookAgain,
+}
+
+/// Why history is read, as `sse_repairs_total{cause}` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Hole,
+    Cut,
+    Order,
+    Unreadable,
+    Audit,
+}
+
+impl Cause {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hole => "hole",
+            Self::Cut => "cut",
+            Self::Order => "order",
+            Self::Unreadable => "unreadable",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The subscription is not in force yet, or the top not known.
+    Joining,
+    Live,
+    /// History is being read; what is announced is held until it is through.
+    Repairing,
+}
+
+/// Bits for shards: there are at most 64.
+pub(crate) type ShardSet = u64;
+
+pub(crate) struct Feed {
+    channel: Channel,
+    phase: Phase,
+    positioned: bool,
+    last: Position,
+    tail: VecDeque<Arc<Frame>>,
+    tail_weight: usize,
+    /// Where a client stands that needs all of `tail`.
+    base: Position,
+    /// Shards with subscribers, and those of them that wait to hear where to go on from.
+    shards: ShardSet,
+    waiting: ShardSet,
+    held: Vec<Announced>,
+    /// The subscription was interrupted since the top was last compared.
+    was_cut: bool,
+    /// The top was found to be another history's once; twice proves it.
+    suspect: bool,
+    /// Another look at the top was asked for and has not been had.
+    looking: bool,
+    /// Since when no shard has subscribers.
+    pub(crate) idle_since: Option<Instant>,
+}
+
+/// What a feed hands frames to.
+pub(crate) struct Outlets<'a> {
+    pub(crate) queues: &'a [Arc<Queue>],
+    /// Called for a shard whose queue turned a frame away.
+    pub(crate) overflowed: &'a dyn Fn(usize, &Channel),
+    pub(crate) tail_bytes: usize,
+}
+
+impl Feed {
+    pub(crate) fn new(channel: Channel) -> Self {
+        Self {
+            channel,
+            phase: Phase::Joining,
+            positioned: false,
+            last: Position::default(),
+            tail: VecDeque::new(),
+            tail_weight: 0,
+            base: Position::default(),
+            shards: 0,
+            waiting: 0,
+            held: Vec::new(),
+            was_cut: false,
+            suspect: false,
+            looking: false,
+            idle_since: None,
+        }
+    }
+
+    /// Adds a shard, and tells it where the channel stands as soon as that is known.
+    pub(crate) fn attach(&mut self, shard: usize, outlets: &Outlets<'_>) {
+        self.shards |= 1 << shard;
+        self.idle_since = None;
+        if self.phase == Phase::Joining {
+            self.waiting |= 1 << shard;
+        } else {
+            self.tell(shard, false, outlets);
+        }
+    }
+
+    /// Tells a shard anew where the channel stands, since it has missed something.
+    pub(crate) fn resync(&self, shard: usize, outlets: &Outlets<'_>) {
+        if self.phase != Phase::Joining && self.shards & (1 << shard) != 0 {
+            self.tell(shard, true, outlets);
+        }
+    }
+
+    fn tell(&self, shard: usize, missed: bool, outlets: &Outlets<'_>) {
+        let tail = Tail {
+            missed,
+            last: self.positioned.then_some(self.last),
+            base: self.base,
+            frames: self.tail.iter().cloned().collect(),
+        };
+        outlets.queues[shard].push(Command::Attached { channel: self.channel.clone(), tail });
+    }
+
+    pub(crate) fn detach(&mut self, shard: usize) {
+        self.shards &= !(1 << shard);
+        self.waiting &= !(1 << shard);
+        if self.shards == 0 {
+            self.idle_since = Some(Instant::now());
+        }
+    }
+
+    /// The subscription was cut: what is announced from now on may have holes before it.
+    pub(crate) fn cut(&mut self, outlets: &Outlets<'_>) {
+        if self.phase == Phase::Joining || self.was_cut {
+            return;
+        }
+        self.was_cut = true;
+        if !self.positioned && !self.channel.is_reserved() {
+            // Nobody can know what was missed. Reserved channels promise nothing, and every client has one.
+            self.pass(Frame::gap(self.channel.clone(), GapReason::Cut, None, None), outlets);
+        }
+    }
+
+    /// The broker's answer to what the channel's top is, asked after the subscription was in force.
+    pub(crate) fn joined(&mut self, top: Option<Position>, outlets: &Outlets<'_>) -> Need {
+        let was_cut = std::mem::take(&mut self.was_cut);
+        self.looking = false;
+        match (self.phase, top) {
+            (Phase::Joining, top) => {
+                self.positioned = top.is_some();
+                self.last = top.unwrap_or_default();
+                self.base = self.last;
+                self.phase = Phase::Live;
+                for shard in 0..outlets.queues.len() {
+                    if self.waiting & (1 << shard) != 0 {
+                        self.tell(shard, false, outlets);
+                    }
+                }
+                self.waiting = 0;
+                self.release(outlets)
+            }
+            (_, None) => Need::Nothing,
+            (Phase::Repairing, Some(_)) => Need::Nothing,
+            (Phase::Live, Some(top)) if top == self.last => {
+                self.suspect = false;
+                Need::Nothing
+            }
+            (Phase::Live, Some(top)) if top.seq > self.last.seq => {
+                self.suspect = false;
+                self.repair(if was_cut { Cause::Cut } else { Cause::Audit })
+            }
+            (Phase::Live, Some(_)) if self.suspect => {
+                // Twice: the history is another one. Reading it finds where the two part.
+                self.suspect = false;
+                self.repair(Cause::Cut)
+            }
+            (Phase::Live, Some(_)) => {
+                self.suspect = true;
+                self.look_again()
+            }
+        }
+    }
+
+    fn look_again(&mut self) -> Need {
+        if std::mem::replace(&mut self.looking, true) { Need::Nothing } else { Need::LookAgain }
+    }
+
+    fn repair(&mut self, cause: Cause) -> Need {
+        self.phase = Phase::Repairing;
+        Need::Repair(cause, self.last)
+    }
+
+    /// Something was announced.
+    pub(crate) fn announced(&mut self, announced: Announced, outlets: &Outlets<'_>) -> Need {
+        match announced {
+            Announced::Entry { at, prev, event } if self.positioned => match self.phase {
+                Phase::Live if self.last.is_followed_by(at, prev) => {
+                    self.last = at;
+                    self.pass(Frame::positioned(self.channel.clone(), at, prev, event), outlets);
+                    Need::Nothing
+                }
+                Phase::Live if self.tail.iter().rev().any(|frame| frame.at() == Some(at)) => Need::Nothing,
+                Phase::Live => {
+                    let cause = if at.seq > self.last.seq { Cause::Hole } else { Cause::Order };
+                    self.hold(Announced::Entry { at, prev, event });
+                    if cause == Cause::Order {
+                        // Perhaps an old announcement, perhaps another history: the top decides.
+                        return self.look_again();
+                    }
+                    self.repair(cause)
+                }
+                Phase::Joining | Phase::Repairing => {
+                    self.hold(Announced::Entry { at, prev, event });
+                    Need::Nothing
+                }
+            },
+            Announced::Entry { .. } if self.phase == Phase::Joining => {
+                self.hold(announced);
+                Need::Nothing
+            }
+            Announced::Entry { at, event, .. } => {
+                // The rules here give the channel no history, those of the publisher did.
+                self.pass(Frame::unpositioned(self.channel.clone(), at.micros, event), outlets);
+                Need::Nothing
+            }
+            Announced::Plain { published, event } => {
+                self.pass(Frame::unpositioned(self.channel.clone(), published, event), outlets);
+                Need::Nothing
+            }
+            Announced::Raw { event } => {
+                self.pass(Frame::unpositioned(self.channel.clone(), now_micros(), event), outlets);
+                Need::Nothing
+            }
+            Announced::Unreadable if self.positioned && self.phase == Phase::Live => self.repair(Cause::Unreadable),
+            Announced::Unreadable if self.phase == Phase::Live => {
+                self.pass(Frame::gap(self.channel.clone(), GapReason::Cut, None, None), outlets);
+                Need::Nothing
+            }
+            Announced::Unreadable | Announced::Refused(_) => Need::Nothing,
+        }
+    }
+
+    fn hold(&mut self, announced: Announced) {
+        if self.held.len() < MAX_HELD {
+            self.held.push(announced);
+        }
+    }
+
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// Where a repair has come to.
+    pub(crate) fn last(&self) -> Position {
+        self.last
+    }
+
+    /// Takes a page that was read after [`Feed::last`]; answers whether the repair is through, and if so what else is
+    /// needed. `proven` says that the page was read twice, a second apart, and a fork in it can be believed.
+    pub(crate) fn repaired(&mut self, page: &Page, proven: bool, outlets: &Outlets<'_>) -> Repaired {
+        let mut entries = page.entries.as_slice();
+        let found = entries.iter().position(|entry| entry.at == self.last);
+        if let Some(index) = found {
+            entries = &entries[index + 1..];
+        }
+        let continuous = match entries.first() {
+            _ if found.is_some() => true,
+            Some(first) => self.last.is_followed_by(first.at, first.prev),
+            None => page.last == self.last,
+        };
+        if !continuous {
+            let next = entries.first().map_or(page.last.seq + 1, |first| first.at.seq);
+            if next <= self.last.seq + 1 {
+                if !proven {
+                    return Repaired::Doubtful;
+                }
+                self.fork(page, outlets);
+                return Repaired::ReadOn;
+            }
+            // Trimmed before this replica had read it.
+            let to = entries.first().map_or(page.last, |first| Position::new(first.prev, first.at.seq - 1));
+            let gap = Frame::gap(self.channel.clone(), GapReason::Trimmed, Some(self.last), Some(to));
+            self.last = to;
+            self.pass(gap, outlets);
+        }
+        for entry in entries {
+            self.take(entry, outlets);
+        }
+        if !page.complete {
+            return Repaired::ReadOn;
+        }
+        self.phase = Phase::Live;
+        Repaired::Done(self.release(outlets))
+    }
+
+    fn take(&mut self, entry: &Entry, outlets: &Outlets<'_>) {
+        if !self.last.is_followed_by(entry.at, entry.prev) {
+            let to = Position::new(entry.prev, entry.at.seq.saturating_sub(1));
+            self.pass(Frame::gap(self.channel.clone(), GapReason::Trimmed, Some(self.last), Some(to)), outlets);
+        }
+        if let Some(to) = entry.fork {
+            self.last = entry.at;
+            self.pass(Frame::gap(self.channel.clone(), GapReason::Reset, Some(to), Some(entry.at)), outlets);
+            return;
+        }
+        self.last = entry.at;
+        let frame = Frame::positioned(self.channel.clone(), entry.at, entry.prev, entry.event.clone());
+        self.pass(frame, outlets);
+    }
+
+    /// The log is another one than what was passed on. Goes back to the last position that both have, or to before
+    /// the first entry of the new one.
+    fn fork(&mut self, page: &Page, outlets: &Outlets<'_>) {
+        let common = page.entries.iter().rev().find(|entry| self.tail.iter().any(|frame| frame.at() == Some(entry.at)));
+        let to = match (common, page.entries.first()) {
+            (Some(entry), _) => entry.at,
+            (None, Some(first)) => Position::new(first.prev, first.at.seq - 1),
+            (None, None) => page.last,
+        };
+        let gap = Frame::gap(self.channel.clone(), GapReason::Reset, Some(self.last), Some(to));
+        self.last = to;
+        // What is in the tail belongs to the old line: nobody may resume within it.
+        self.tail.clear();
+        self.tail_weight = 0;
+        self.base = to;
+        self.pass(gap, outlets);
+    }
+
+    /// Passes on what was held while history was read, as far as it follows.
+    fn release(&mut self, outlets: &Outlets<'_>) -> Need {
+        let mut held = std::mem::take(&mut self.held).into_iter();
+        while let Some(announced) = held.next() {
+            if let Announced::Entry { at, .. } = &announced
+                && self.positioned
+                && at.seq <= self.last.seq
+            {
+                continue;
+            }
+            let need = self.announced(announced, outlets);
+            if need != Need::Nothing {
+                self.held.extend(held);
+                return need;
+            }
+        }
+        Need::Nothing
+    }
+
+    fn pass(&mut self, frame: Frame, outlets: &Outlets<'_>) {
+        let frame = Arc::new(frame);
+        for (shard, queue) in outlets.queues.iter().enumerate() {
+            if self.shards & !self.waiting & (1 << shard) != 0 && !queue.push_frame(&frame) {
+                (outlets.overflowed)(shard, &self.channel);
+            }
+        }
+        if !self.positioned {
+            return;
+        }
+        self.tail_weight += frame.weight();
+        self.tail.push_back(frame);
+        while self.tail_weight > outlets.tail_bytes
+            && let Some(oldest) = self.tail.pop_front()
+        {
+            self.tail_weight -= oldest.weight();
+            self.base = oldest.at().unwrap_or(self.base);
+        }
+    }
+}
+
+/// How far a repair has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Repaired {
+    /// There may be more.
+    ReadOn,
+    /// The page looks like another history's: wait a second, read again, and then believe it.
+    Doubtful,
+    Done(Need),
+}

@@ -1,0 +1,317 @@
+//! Reading history for clients that resume: one read at a time per channel, however many clients wait for it, and a
+//! bounded number at a time in all.
+//!
+//! A page that was just read answers everyone whose place lies in it. Clients of a storm stood in nearly the same
+//! place, so a page begins a little before the earliest that is asked for.
+
+use super::{
+    queue::{Command, Queue},
+    wheel::Key,
+};
+use crate::{
+    broker::{
+        Broker, Since,
+        log::{Entry, Link, Located, Page, locate},
+    },
+    channel::Channel,
+    metrics::Metrics,
+    position::Position,
+    sse::frame::{Frame, GapReason},
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::Semaphore;
+
+/// Entries in a page, and how many of those before the place asked for are read with it.
+const PAGE: usize = 256;
+const BEFORE: usize = 64;
+/// How long a page answers others, and how many a channel keeps.
+const KEEP: Duration = Duration::from_secs(5);
+const KEEP_PAGES: usize = 8;
+/// Between two reads where the first looked like another history.
+const DOUBT: Duration = Duration::from_secs(1);
+/// After a read that failed.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Frames of one page, made once for all who read it.
+#[derive(Debug)]
+pub(crate) struct ReplayPage {
+    pub(crate) frames: Vec<Arc<Frame>>,
+}
+
+/// What a shard is told when it asked for what follows a position.
+#[derive(Debug)]
+pub(crate) struct PageAnswer {
+    pub(crate) channel: Channel,
+    pub(crate) after: Position,
+    /// A gap to send first.
+    pub(crate) gap: Option<Arc<Frame>>,
+    pub(crate) page: Arc<ReplayPage>,
+    /// The first frame of the page to send.
+    pub(crate) start: usize,
+    /// The log held nothing more when this was read.
+    pub(crate) complete: bool,
+}
+
+/// A frame's position and the time of the entry before it.
+struct Chain(Position, u64);
+
+impl Link for Chain {
+    fn link(&self) -> (Position, u64) {
+        (self.0, self.1)
+    }
+}
+
+struct Kept {
+    channel: Channel,
+    read: Instant,
+    page: Arc<ReplayPage>,
+    links: Vec<Chain>,
+    last: Position,
+    complete: bool,
+}
+
+#[derive(Default)]
+struct Channels {
+    waiting: Vec<(usize, Position)>,
+    running: bool,
+    kept: VecDeque<Arc<Kept>>,
+}
+
+/// See the module's documentation.
+pub(crate) struct Replayer {
+    broker: Arc<dyn Broker>,
+    queues: Vec<Arc<Queue>>,
+    metrics: Arc<Metrics>,
+    permits: Semaphore,
+    channels: Mutex<HashMap<Channel, Channels>>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Replayer {
+    pub(crate) fn new(
+        broker: Arc<dyn Broker>,
+        queues: Vec<Arc<Queue>>,
+        metrics: Arc<Metrics>,
+        at_a_time: usize,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        let permits = Semaphore::new(at_a_time);
+        Self { broker, queues, metrics, permits, channels: Mutex::default(), runtime }
+    }
+
+    fn channels(&self) -> MutexGuard<'_, HashMap<Channel, Channels>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for what follows `after`, to be answered with a [`PageAnswer`] for that very position.
+    pub(crate) fn ask(self: &Arc<Self>, shard: usize, channel: &Channel, after: Position) {
+        let mut channels = self.channels();
+        let state = channels.entry(channel.clone()).or_default();
+        let kept = state.kept.iter().find_map(|kept| Some((kept, kept.serves(after)?)));
+        if let Some((kept, start)) = kept {
+            self.answer(shard, channel, after, kept, start, None);
+            return;
+        }
+        if !state.waiting.contains(&(shard, after)) {
+            state.waiting.push((shard, after));
+        }
+        if !std::mem::replace(&mut state.running, true) {
+            let (this, channel) = (Arc::clone(self), channel.clone());
+            self.runtime.spawn(async move { this.run(channel).await });
+        }
+    }
+
+    /// Asks where `since` begins, to be answered with [`Command::Placed`].
+    pub(crate) fn place(self: &Arc<Self>, shard: usize, connection: Key, channel: &Channel, since: Since) {
+        let (this, channel) = (Arc::clone(self), channel.clone());
+        self.runtime.spawn(async move {
+            let place = loop {
+                let Ok(_permit) = this.permits.acquire().await else { return };
+                match this.broker.place(&channel, since).await {
+                    Ok(place) => break place,
+                    Err(error) => tracing::debug!(%channel, %error, "history cannot be read yet"),
+                }
+                tokio::time::sleep(RETRY).await;
+            };
+            this.queues[shard].push(Command::Placed { connection, channel, place });
+        });
+    }
+
+    async fn run(self: Arc<Self>, channel: Channel) {
+        loop {
+            let earliest = {
+                let mut channels = self.channels();
+                let Some(state) = channels.get_mut(&channel) else { return };
+                let Some((_, after)) = state.waiting.iter().min_by_key(|(_, after)| after.seq).copied() else {
+                    state.running = false;
+                    break;
+                };
+                after
+            };
+            let kept = Arc::new(self.read(&channel, earliest).await);
+            let doubted = self.settle(&channel, earliest, &kept);
+            if let Some(after) = doubted {
+                tokio::time::sleep(DOUBT).await;
+                let again = self.read(&channel, after).await;
+                if again.serves_or_gap(after).is_some() {
+                    self.settle(&channel, after, &Arc::new(again));
+                } else {
+                    self.reset(&channel, after).await;
+                }
+            }
+        }
+        // What was kept serves the rest of the storm, and then goes.
+        tokio::time::sleep(KEEP).await;
+        let mut channels = self.channels();
+        if channels.get(&channel).is_some_and(|state| !state.running && state.waiting.is_empty()) {
+            channels.remove(&channel);
+        }
+    }
+
+    async fn read(&self, channel: &Channel, after: Position) -> Kept {
+        loop {
+            {
+                // Never closed.
+                let _permit = self.permits.acquire().await;
+                self.metrics.replays_in_flight.inc();
+                let timer = self.metrics.history_read_seconds.start_timer();
+                let read = self.broker.read(channel, after, BEFORE, PAGE).await;
+                timer.observe_duration();
+                self.metrics.replays_in_flight.dec();
+                match read {
+                    Ok(page) => return Kept::new(channel, &page),
+                    Err(error) => tracing::debug!(%channel, %error, "history cannot be read yet"),
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Answers everyone whom this page serves, and `asked`, whose page it is, in any case; unless the page looks like
+    /// another history's to it, in which case it is returned.
+    fn settle(&self, channel: &Channel, asked: Position, kept: &Arc<Kept>) -> Option<Position> {
+        let mut channels = self.channels();
+        let state = channels.get_mut(channel)?;
+        let mut doubted = None;
+        state.waiting.retain(|&(shard, after)| {
+            let outcome =
+                if after == asked { kept.serves_or_gap(after) } else { kept.serves(after).map(|s| (s, None)) };
+            match outcome {
+                Some((start, gap)) => {
+                    self.answer(shard, channel, after, kept, start, gap);
+                    false
+                }
+                None => {
+                    if after == asked {
+                        doubted = Some(asked);
+                    }
+                    true
+                }
+            }
+        });
+        while state.kept.len() >= KEEP_PAGES {
+            state.kept.pop_front();
+        }
+        state.kept.retain(|old| old.read.elapsed() < KEEP);
+        if doubted.is_none() {
+            state.kept.push_back(Arc::clone(kept));
+        }
+        doubted
+    }
+
+    /// The history is another one than the client's: from the first entry of the new line.
+    async fn reset(&self, channel: &Channel, after: Position) {
+        // Nothing names the last entry that both lines share, so time decides: whatever is later than what the client
+        // has seen is new to it. In a wiped history that is all of it.
+        let start = match self.broker.place(channel, Since::Time(after.micros + 1)).await {
+            Ok(start) => start,
+            Err(_) => return, // it still waits, and is tried again
+        };
+        let kept = Arc::new(self.read(channel, start).await);
+        let Some((index, _)) = kept.serves_or_gap(start) else { return };
+        let mut channels = self.channels();
+        let Some(state) = channels.get_mut(channel) else { return };
+        state.waiting.retain(|&(shard, waits)| {
+            if waits != after {
+                return true;
+            }
+            let gap = Frame::gap(channel.clone(), GapReason::Reset, Some(after), Some(start));
+            self.answer(shard, channel, after, &kept, index, Some(gap));
+            false
+        });
+    }
+
+    fn answer(&self, shard: usize, channel: &Channel, after: Position, kept: &Kept, start: usize, gap: Option<Frame>) {
+        let result = if gap.is_some() { "gap" } else { "complete" };
+        self.metrics.resumes.with_label_values(&["broker", result]).inc();
+        self.queues[shard].push(Command::Page(PageAnswer {
+            channel: channel.clone(),
+            after,
+            gap: gap.map(Arc::new),
+            page: Arc::clone(&kept.page),
+            start,
+            complete: kept.complete,
+        }));
+    }
+}
+
+impl Kept {
+    /// Checks that each entry follows the one before, and puts a gap where one does not.
+    fn new(channel: &Channel, page: &Page) -> Self {
+        let mut frames = Vec::with_capacity(page.entries.len());
+        let mut links = Vec::with_capacity(page.entries.len());
+        let mut last: Option<Position> = None;
+        for Entry { at, prev, event, fork } in &page.entries {
+            if let Some(last) = last
+                && !last.is_followed_by(*at, *prev)
+            {
+                let reason = if at.seq > last.seq + 1 { GapReason::Trimmed } else { GapReason::Reset };
+                let to = Position::new(*prev, at.seq.saturating_sub(1));
+                frames.push(Arc::new(Frame::gap(channel.clone(), reason, Some(last), Some(to))));
+                links.push(Chain(to, last.micros));
+            }
+            frames.push(Arc::new(match fork {
+                Some(common) => Frame::gap(channel.clone(), GapReason::Reset, Some(*common), Some(*at)),
+                None => Frame::positioned(channel.clone(), *at, *prev, event.clone()),
+            }));
+            links.push(Chain(*at, *prev));
+            last = Some(*at);
+        }
+        let (last, complete) = (page.last, page.complete);
+        Self {
+            channel: channel.clone(),
+            read: Instant::now(),
+            page: Arc::new(ReplayPage { frames }),
+            links,
+            last,
+            complete,
+        }
+    }
+
+    /// Where someone who stood at `after` goes on, if this page has something for it without a doubt.
+    fn serves(&self, after: Position) -> Option<usize> {
+        match locate(&self.links, after) {
+            Located::At(start) if start < self.links.len() && self.read.elapsed() < KEEP => Some(start),
+            _ => None,
+        }
+    }
+
+    /// The same for the one whom the page was read for, who may also be at the end, or have lost what was trimmed;
+    /// nothing if the page looks like another history's.
+    fn serves_or_gap(&self, after: Position) -> Option<(usize, Option<Frame>)> {
+        let trimmed = |to| Some(Frame::gap(self.channel.clone(), GapReason::Trimmed, Some(after), Some(to)));
+        match (locate(&self.links, after), self.links.first()) {
+            (Located::At(start), _) => Some((start, None)),
+            (Located::Before, Some(Chain(at, prev))) => Some((0, trimmed(Position::new(*prev, at.seq - 1)))),
+            (Located::Beyond, _) if self.last == after => Some((self.links.len(), None)),
+            (Located::Beyond, _) if self.complete && self.last.seq > after.seq => {
+                Some((self.links.len(), trimmed(self.last)))
+            }
+            _ => None,
+        }
+    }
+}

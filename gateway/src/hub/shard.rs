@@ -1,0 +1,367 @@
+//! A shard: one thread that owns its sockets, their subscriptions and one timer wheel, and shares nothing.
+//!
+//! Each turn takes what was queued, then writes: all that has arrived for a socket by then goes out in one write. A
+//! connection that keeps up costs nothing but that write; see [`channel`] for why.
+
+mod channel;
+mod connection;
+mod join;
+mod timers;
+mod write;
+
+use super::{
+    Hub,
+    connection::{Open, Outlet},
+    queue::{Command, Queue, Tail, Target},
+    wheel::{Key, Wheel},
+};
+use crate::{
+    broker::memory::now_micros,
+    channel::Channel,
+    metrics::Reason,
+    sse::{
+        frame::{Content, Frame, GapReason},
+        outbox::Signal,
+    },
+};
+use channel::{ShardChannel, Subscriber};
+use connection::{Connection, Link, Progress, Stage};
+use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
+use slab::Slab;
+use std::{
+    collections::HashMap,
+    net::TcpStream,
+    os::fd::AsRawFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+const WAKER: Token = Token(usize::MAX);
+/// What is taken from the queue before everything is written.
+const COMMANDS_A_TURN: usize = 1024;
+const FRAME_BYTES_A_TURN: usize = 1 << 20;
+/// How long a new connection waits for its subscriptions before it is answered without them.
+const START_WITHIN: Duration = Duration::from_secs(2);
+/// Bytes that a client may send on its stream before it is taken for a hostile one.
+const STRAY_BYTES: usize = 64 * 1024;
+
+/// A shard's poller and the queue that wakes it.
+pub(super) fn poller() -> std::io::Result<(Poll, Arc<Queue>)> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), WAKER)?;
+    Ok((poll, Arc::new(Queue::new(waker))))
+}
+
+pub(super) struct Shard {
+    index: usize,
+    hub: Arc<Hub>,
+    queue: Arc<Queue>,
+    poll: Poll,
+    connections: Slab<Connection>,
+    /// By connection, beside the slab so that the shared pass touches nothing else.
+    sockets: Vec<Option<TcpStream>>,
+    /// By connection: the last turn in which it was seen in a channel with something new.
+    seen: Vec<u32>,
+    turn: u32,
+    next_generation: u32,
+    channels: Slab<ShardChannel>,
+    by_name: HashMap<Channel, u32>,
+    /// Channels with frames that nobody was sent yet.
+    dirty: Vec<u32>,
+    /// Connections to be served one by one.
+    ready: Vec<Key>,
+    wheel: Wheel,
+    now: Instant,
+    scratch: Vec<u8>,
+    next_tidy: Instant,
+    /// This shard's part of `sse_outbox_bytes`.
+    reported_outbox_bytes: i64,
+    stopping: bool,
+}
+
+impl Shard {
+    pub(super) fn new(index: usize, poll: Poll, hub: &Arc<Hub>) -> Self {
+        let now = Instant::now();
+        Self {
+            index,
+            hub: Arc::clone(hub),
+            queue: Arc::clone(&hub.queues[index]),
+            poll,
+            connections: Slab::new(),
+            sockets: Vec::new(),
+            seen: Vec::new(),
+            turn: 0,
+            next_generation: 0,
+            channels: Slab::new(),
+            by_name: HashMap::new(),
+            dirty: Vec::new(),
+            ready: Vec::new(),
+            wheel: Wheel::new(now),
+            now,
+            scratch: Vec::new(),
+            next_tidy: now,
+            reported_outbox_bytes: 0,
+            stopping: false,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut commands = Vec::with_capacity(COMMANDS_A_TURN);
+        while !self.stopping {
+            let idle = self.ready.is_empty() && self.dirty.is_empty() && commands.is_empty() && self.queue.is_empty();
+            let timeout = if idle { self.wheel.until_tick(Instant::now()) } else { Duration::ZERO };
+            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
+                && error.kind() != std::io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "a shard cannot poll its sockets");
+                return;
+            }
+            self.now = Instant::now();
+            for event in &events {
+                if event.token() != WAKER {
+                    self.socket_event(event);
+                }
+            }
+            if commands.is_empty() && self.queue.take(&mut commands, COMMANDS_A_TURN) {
+                let hub = Arc::clone(&self.hub);
+                hub.resync(self.index);
+            }
+            self.carry_out(&mut commands);
+            self.write_all();
+            self.timers();
+            self.hub.turned(self.index);
+        }
+        let open: Vec<_> = self.connections.iter().map(|(_, connection)| connection.key).collect();
+        for key in open {
+            self.close(key, Reason::Drain, true);
+        }
+    }
+
+    fn carry_out(&mut self, commands: &mut Vec<Command>) {
+        let mut frame_bytes = 0;
+        let mut done = 0;
+        for command in commands.iter_mut() {
+            done += 1;
+            let command = std::mem::replace(command, Command::Stop);
+            if let Command::Frame(frame) = &command {
+                frame_bytes += frame.weight();
+            }
+            self.command(command);
+            if frame_bytes >= FRAME_BYTES_A_TURN {
+                break;
+            }
+        }
+        commands.drain(..done);
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Frame(frame) => self.frame(frame),
+            Command::Open(open) => self.open(*open),
+            Command::Attached { channel, tail } => self.attached(&channel, tail),
+            Command::Page(answer) => self.page(answer),
+            Command::Placed { connection, channel, place } => self.placed(connection, &channel, place),
+            Command::Outbox { connection, signal: Signal::Drained } => self.unblocked(connection),
+            Command::Outbox { connection, signal: Signal::Closed } => self.close(connection, Reason::Client, false),
+            Command::Close(target) => self.close_targets(&target),
+            Command::Count { channel, answer } => {
+                let found = self.by_name.get(&channel).and_then(|&index| self.channels.get(index as usize));
+                let _ = answer.send(found.map_or(0, |channel| channel.subscribers.len()));
+            }
+            Command::Drain { start, window, offset, of } => self.drain(start, window, offset, of),
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    fn connection(&mut self, key: Key) -> Option<&mut Connection> {
+        self.connections.get_mut(key.index as usize).filter(|connection| connection.key == key)
+    }
+
+    fn open(&mut self, open: Open) {
+        let Open { id, subject, outlet, head, format, heartbeat, greeting, channels, ends, started, permit } = open;
+        let index = self.connections.vacant_key();
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let key = Key { index: u32::try_from(index).unwrap_or(u32::MAX), generation: self.next_generation };
+        if self.sockets.len() <= index {
+            self.sockets.resize_with(index + 1, || None);
+            self.seen.resize(index + 1, 0);
+        }
+        let outlet = match outlet {
+            Outlet::Socket(socket) => {
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                let registered =
+                    self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(index), interest);
+                if let Err(error) = registered {
+                    tracing::warn!(%error, "a socket cannot be watched");
+                    self.hub.loads[self.index].fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                    return;
+                }
+                self.sockets[index] = Some(socket);
+                connection::Outlet::Socket
+            }
+            Outlet::Body { outbox, ticket } => {
+                let _ = ticket.set((key.index, key.generation));
+                connection::Outlet::Body(outbox)
+            }
+        };
+        let next_heartbeat = self.now + self.hub.config.stream.heartbeat;
+        self.connections.insert(Connection {
+            key,
+            id,
+            subject,
+            outlet,
+            head,
+            format,
+            heartbeat,
+            greeting,
+            links: smallvec::SmallVec::new(),
+            stage: Stage::Starting(self.now + START_WITHIN),
+            unsent: bytes::Bytes::new(),
+            blocked: None,
+            next_heartbeat,
+            ends: ends.map(|when| (when, Reason::MaxAge)),
+            started,
+            stray_bytes: 0,
+            queued: false,
+            _permit: permit,
+        });
+        self.wheel.add(key, self.now + START_WITHIN);
+        if let Some(when) = ends {
+            self.wheel.add(key, when);
+        }
+        self.join(key, channels);
+    }
+
+    fn frame(&mut self, frame: Arc<Frame>) {
+        let Some(&index) = self.by_name.get(frame.channel()) else { return };
+        let channel = &mut self.channels[index as usize];
+        if !channel.attached {
+            return;
+        }
+        channel.push(frame);
+        if !std::mem::replace(&mut channel.dirty, true) {
+            self.dirty.push(index);
+        }
+    }
+
+    /// Readiness of a connection's socket.
+    fn socket_event(&mut self, event: &mio::event::Event) {
+        let index = event.token().0;
+        let Some(connection) = self.connections.get(index) else { return };
+        let key = connection.key;
+        if event.is_error() || (event.is_write_closed() && event.is_read_closed()) {
+            return self.close(key, Reason::Client, false);
+        }
+        if event.is_readable() && !self.read_stray(key) {
+            return self.close(key, Reason::Client, false);
+        }
+        if event.is_writable() {
+            self.unblocked(key);
+        }
+    }
+
+    /// Reads and forgets what a client sends on its stream; answers whether it is still there, and sane.
+    fn read_stray(&mut self, key: Key) -> bool {
+        let Some(Some(socket)) = self.sockets.get(key.index as usize) else { return false };
+        let mut buffer = [0u8; 4096];
+        let mut stray = 0;
+        let alive = loop {
+            match rustix::net::recv(socket, &mut buffer, rustix::net::RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => break false,
+                Ok((_, bytes)) => stray += bytes,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => break true,
+                Err(_) => break false,
+            }
+            if stray > STRAY_BYTES {
+                break false;
+            }
+        };
+        let Some(connection) = self.connection(key) else { return false };
+        connection.stray_bytes += stray;
+        alive && connection.stray_bytes <= STRAY_BYTES
+    }
+
+    /// The socket takes bytes again, or may.
+    fn unblocked(&mut self, key: Key) {
+        if let Some(connection) = self.connection(key)
+            && connection.blocked.is_some()
+        {
+            self.serve_alone(key);
+        }
+    }
+
+    /// Has a connection served by itself at the end of this turn.
+    fn serve_alone(&mut self, key: Key) {
+        if let Some(connection) = self.connection(key)
+            && !std::mem::replace(&mut connection.queued, true)
+        {
+            self.ready.push(key);
+        }
+    }
+
+    fn close_targets(&mut self, target: &Target) {
+        let meant = |connection: &Connection| match target {
+            Target::Connection(id) => *connection.id == **id,
+            Target::User(subject) => connection.subject.as_deref() == Some(subject),
+        };
+        let keys: Vec<_> =
+            self.connections.iter().filter(|(_, connection)| meant(connection)).map(|(_, c)| c.key).collect();
+        for key in keys {
+            self.close(key, Reason::Closed, true);
+        }
+    }
+
+    fn drain(&mut self, start: Instant, window: Duration, offset: usize, of: usize) {
+        let open = self.connections.len().max(1);
+        let keys: Vec<_> = self.connections.iter().map(|(_, connection)| connection.key).collect();
+        for (nth, key) in keys.into_iter().enumerate() {
+            // Shards take turns, so that all of them together close evenly.
+            let share = (nth * of + offset) as f64 / (open * of) as f64;
+            let when = start + window.mul_f64(share.min(1.0));
+            if let Some(connection) = self.connection(key) {
+                connection.ends = Some((when, Reason::Drain));
+            }
+            self.wheel.add(key, when);
+        }
+    }
+
+    /// Ends a connection. `politely` tells the client when to come back, if its socket takes it.
+    fn close(&mut self, key: Key, reason: Reason, politely: bool) {
+        let Some(connection) = self.connection(key) else { return };
+        if politely && connection.unsent.is_empty() {
+            self.write_goodbye(key);
+        }
+        let Some(connection) = self.connections.try_remove(key.index as usize) else { return };
+        for link in &connection.links {
+            self.unsubscribe(link);
+        }
+        self.sockets[key.index as usize] = None;
+        self.hub.loads[self.index].fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.hub.metrics.disconnects.with_label_values(&[reason.as_str()]).inc();
+        tracing::debug!(connection = %connection.id, reason = reason.as_str(), "stream ended");
+    }
+
+    /// Takes a link's subscriber out of its channel, and the channel out of the shard with its last one.
+    fn unsubscribe(&mut self, link: &Link) {
+        let channel = &mut self.channels[link.channel as usize];
+        let index = link.subscriber as usize;
+        channel.subscribers.swap_remove(index);
+        if let Some(moved) = channel.subscribers.get(index).copied()
+            && let Some(owner) = self.connections.get_mut(moved.connection as usize)
+        {
+            owner.links[usize::from(moved.link)].subscriber = link.subscriber;
+        }
+        // A quarter's slack is kept for those who come back.
+        if channel.subscribers.capacity() > 64 && channel.subscribers.len() < channel.subscribers.capacity() / 4 {
+            channel.subscribers.shrink_to(channel.subscribers.len() * 2);
+        }
+        if channel.subscribers.is_empty() {
+            let channel = self.channels.remove(link.channel as usize);
+            self.by_name.remove(&channel.channel);
+            self.dirty.retain(|&dirty| dirty != link.channel);
+            self.hub.detach(self.index, &channel.channel);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A connection as its shard keeps it.
+
+use super::Key;
+use crate::{
+    hub::{
+        Permit,
+        connection::{Greeting, Heartbeat, Start},
+        replay::ReplayPage,
+    },
+    metrics::Reason,
+    position::Position,
+    sse::{
+        frame::{Format, Frame},
+        outbox::Outbox,
+    },
+};
+use bytes::Bytes;
+use smallvec::SmallVec;
+use std::{sync::Arc, time::Instant};
+
+/// Where a connection stands in one of its channels.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Not begun: the channel's feed has not said yet where it stands, or `since=` is being looked up.
+    Waiting(Start),
+    /// A place in the channel's ring.
+    Live,
+    /// A place in the channel's ring, but nothing up to this position, which another replica has sent already.
+    Floor(Position),
+    /// Reading history.
+    Replay(Box<Reading>),
+}
+
+/// History on its way to a connection.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// A page was asked for and has not come.
+    pub(super) asked: bool,
+    pub(super) gap: Option<Arc<Frame>>,
+    pub(super) page: Option<Arc<ReplayPage>>,
+    pub(super) next: usize,
+    /// There was nothing after the page when it was read.
+    pub(super) complete: bool,
+}
+
+impl Reading {
+    /// The next frame, if it is here.
+    pub(super) fn peek(&self) -> Option<&Arc<Frame>> {
+        self.gap.as_ref().or_else(|| self.page.as_ref()?.frames.get(self.next))
+    }
+
+    pub(super) fn advance(&mut self) {
+        if self.gap.take().is_none() {
+            self.next += 1;
+        }
+    }
+}
+
+/// One of a connection's channels.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// The shard's channel, and the index among its subscribers.
+    pub(super) channel: u32,
+    pub(super) subscriber: u32,
+    /// Another channel of the connection has the same cursor key.
+    pub(super) by_name: bool,
+    pub(super) progress: Progress,
+    /// Where the client stands, while the ring does not say it: unless the connection is in step.
+    pub(super) at: Position,
+}
+
+pub(super) enum Outlet {
+    Socket,
+    Body(Outbox),
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Nothing was written: some channels' subscriptions are not in force yet. Until then.
+    Starting(Instant),
+    Open,
+}
+
+pub(super) struct Connection {
+    pub(super) key: Key,
+    pub(super) id: Arc<str>,
+    pub(super) subject: Option<Arc<str>>,
+    pub(super) outlet: Outlet,
+    pub(super) head: Bytes,
+    pub(super) format: Format,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) greeting: Greeting,
+    pub(super) links: SmallVec<[Link; 2]>,
+    pub(super) stage: Stage,
+    /// What the socket did not take.
+    pub(super) unsent: Bytes,
+    /// Since when the socket takes nothing.
+    pub(super) blocked: Option<Instant>,
+    pub(super) next_heartbeat: Instant,
+    pub(super) ends: Option<(Instant, Reason)>,
+    pub(super) started: Option<tokio::sync::oneshot::Sender<()>>,
+    /// Bytes that the client sent after its request, which mean nothing.
+    pub(super) stray_bytes: usize,
+    /// In the list of those to be served one by one.
+    pub(super) queued: bool,
+    pub(super) _permit: Permit,
+}

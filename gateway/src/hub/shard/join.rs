@@ -1,0 +1,276 @@
+//! How a connection's channels begin: live, from the ring, or from history, and how history joins the live stream.
+//!
+//! The joining is one step on the shard's thread: a position is looked up in the ring, and from then on the connection
+//! is a place in it. Nothing can be published between the two.
+
+use super::{connection::Reading, *};
+use crate::{
+    hub::{connection::Start, replay::PageAnswer},
+    position::Position,
+};
+
+impl Shard {
+    /// Subscribes a new connection, and starts it if everything is known.
+    pub(super) fn join(&mut self, key: Key, channels: Vec<(Channel, Start)>) {
+        let keys: Vec<_> = channels.iter().map(|(channel, _)| *channel.cursor_key()).collect();
+        for (nth, (channel, start)) in channels.into_iter().enumerate() {
+            let index = self.channel_index(channel);
+            let Some(connection) = self.connections.get_mut(key.index as usize) else { return };
+            let subscribers = &mut self.channels[index as usize].subscribers;
+            let link = Link {
+                channel: index,
+                subscriber: u32::try_from(subscribers.len()).unwrap_or(u32::MAX),
+                by_name: keys.iter().filter(|&&key| key == keys[nth]).count() > 1,
+                progress: Progress::Waiting(start),
+                at: Position::default(),
+            };
+            subscribers.push(Subscriber {
+                connection: key.index,
+                link: u16::try_from(connection.links.len()).unwrap_or(u16::MAX),
+                format: connection.format,
+                aside: true,
+                next: u64::MAX,
+            });
+            connection.links.push(link);
+        }
+        self.begin_links(key);
+        self.start_if_ready(key, false);
+    }
+
+    fn channel_index(&mut self, channel: Channel) -> u32 {
+        if let Some(&index) = self.by_name.get(&channel) {
+            return index;
+        }
+        let index = u32::try_from(self.channels.insert(ShardChannel::new(channel.clone()))).unwrap_or(u32::MAX);
+        self.by_name.insert(channel.clone(), index);
+        self.hub.attach(self.index, &channel);
+        index
+    }
+
+    /// Begins every link of a connection whose channel is known.
+    fn begin_links(&mut self, key: Key) {
+        let links = self.connection(key).map_or(0, |connection| connection.links.len());
+        for link in 0..links {
+            self.begin_link(key, link);
+        }
+    }
+
+    fn begin_link(&mut self, key: Key, nth: usize) {
+        let Some(connection) = self.connections.get_mut(key.index as usize) else { return };
+        let link = &mut connection.links[nth];
+        let channel = &mut self.channels[link.channel as usize];
+        let Progress::Waiting(start) = link.progress else { return };
+        if !channel.attached {
+            return;
+        }
+        let head = channel.head();
+        link.at = channel.last();
+        link.progress = Progress::Live;
+        channel.subscribers[link.subscriber as usize].next = head;
+        if !channel.positioned {
+            return;
+        }
+        match start {
+            Start::Live => {}
+            Start::After(position) => {
+                link.at = position;
+                if let Some(place) = channel.locate(position) {
+                    channel.subscribers[link.subscriber as usize].next = place;
+                    self.hub.metrics.resumes.with_label_values(&["memory", "complete"]).inc();
+                    let replayed = (place..head).filter_map(|place| channel.frame(place)).filter(|f| f.is_event());
+                    self.hub.metrics.replayed_events.inc_by(replayed.count() as u64);
+                    // Events without position have no replay.
+                    if (place..head).filter_map(|place| channel.frame(place)).any(|frame| frame.at().is_none()) {
+                        link.progress = Progress::Replay(Box::default());
+                        self.ask(key, nth);
+                    }
+                } else {
+                    link.progress = Progress::Replay(Box::default());
+                    self.ask(key, nth);
+                }
+            }
+            Start::Since(since) => {
+                link.progress = Progress::Waiting(start);
+                let name = channel.channel.clone();
+                if let Some(replayer) = self.hub.replayer() {
+                    replayer.place(self.index, key, &name, since);
+                }
+            }
+            Start::Unreadable => {
+                let gap = Frame::gap(channel.channel.clone(), GapReason::Cursor, None, Some(link.at));
+                self.hub.metrics.resumes.with_label_values(&["cursor", "gap"]).inc();
+                let reading = Reading { gap: Some(Arc::new(gap)), complete: true, ..Reading::default() };
+                link.progress = Progress::Replay(Box::new(reading));
+            }
+        }
+    }
+
+    /// Asks for what follows where a link stands.
+    pub(super) fn ask(&mut self, key: Key, nth: usize) {
+        let Some(connection) = self.connections.get_mut(key.index as usize) else { return };
+        let link = &mut connection.links[nth];
+        if let Progress::Replay(reading) = &mut link.progress {
+            **reading = Reading { asked: true, ..Reading::default() };
+        }
+        let channel = &mut self.channels[link.channel as usize];
+        channel.asking.entry(link.at).or_default().push(key);
+        if let Some(replayer) = self.hub.replayer() {
+            replayer.ask(self.index, &channel.channel, link.at);
+        }
+    }
+
+    /// A page of history has come for all who asked for what follows its position.
+    pub(super) fn page(&mut self, answer: PageAnswer) {
+        let Some(&index) = self.by_name.get(&answer.channel) else { return };
+        let asked = self.channels[index as usize].asking.remove(&answer.after).unwrap_or_default();
+        for key in asked {
+            let Some(connection) = self.connection(key) else { continue };
+            let Some(link) = connection.links.iter_mut().find(|link| link.channel == index) else { continue };
+            let Progress::Replay(reading) = &mut link.progress else { continue };
+            if !reading.asked || link.at != answer.after {
+                continue;
+            }
+            **reading = Reading {
+                asked: false,
+                gap: answer.gap.clone(),
+                page: Some(Arc::clone(&answer.page)),
+                next: answer.start,
+                complete: answer.complete,
+            };
+            self.serve_alone(key);
+        }
+    }
+
+    /// Where a `since=` begins.
+    pub(super) fn placed(&mut self, key: Key, name: &Channel, place: Position) {
+        let Some(&index) = self.by_name.get(name) else { return };
+        let Some(connection) = self.connection(key) else { return };
+        let Some(nth) = connection.links.iter().position(|link| link.channel == index) else { return };
+        let link = &mut connection.links[nth];
+        if !matches!(link.progress, Progress::Waiting(Start::Since(_))) {
+            return;
+        }
+        link.progress = Progress::Waiting(Start::After(place));
+        let late = matches!(connection.stage, Stage::Open);
+        self.begin_link(key, nth);
+        if late {
+            self.began_late(key);
+        } else {
+            self.start_if_ready(key, false);
+        }
+    }
+
+    /// The link has been sent its page: joins it to the ring if the ring goes on from there, else asks for more.
+    /// Answers whether it joined.
+    pub(super) fn rejoin(&mut self, key: Key, nth: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(key.index as usize) else { return false };
+        let link = &mut connection.links[nth];
+        let Progress::Replay(reading) = &link.progress else { return true };
+        if reading.asked {
+            return false;
+        }
+        let channel = &mut self.channels[link.channel as usize];
+        let ahead = reading.complete && link.at.seq >= channel.last().seq;
+        if let Some(place) = channel.locate(link.at) {
+            channel.subscribers[link.subscriber as usize].next = place;
+            link.progress = Progress::Live;
+            true
+        } else if ahead {
+            // The client was sent more by another replica than this one has heard of.
+            channel.subscribers[link.subscriber as usize].next = channel.head();
+            link.progress = Progress::Floor(link.at);
+            true
+        } else {
+            self.ask(key, nth);
+            false
+        }
+    }
+
+    /// A feed says where its channel stands: for the first time, or anew after this shard missed something.
+    pub(super) fn attached(&mut self, name: &Channel, tail: Tail) {
+        let Some(&index) = self.by_name.get(name) else { return };
+        let channel = &mut self.channels[index as usize];
+        if !channel.attached {
+            channel.restart(tail.last.is_some(), tail.base);
+            tail.frames.into_iter().for_each(|frame| channel.push(frame));
+            let waiting: Vec<_> = channel.subscribers.iter().map(|subscriber| subscriber.connection).collect();
+            for connection in waiting {
+                let Some(connection) = self.connections.get(connection as usize) else { continue };
+                let (key, late) = (connection.key, matches!(connection.stage, Stage::Open));
+                self.begin_links(key);
+                if late {
+                    self.began_late(key);
+                } else {
+                    self.start_if_ready(key, false);
+                }
+            }
+            return;
+        }
+        self.catch_up(index, tail);
+    }
+
+    /// The shard's queue was full and frames of this channel were turned away: takes them from the feed's tail, or, if
+    /// that no longer has them, has every subscriber read them.
+    fn catch_up(&mut self, index: u32, tail: Tail) {
+        let channel = &mut self.channels[index as usize];
+        let last = channel.last();
+        let missed = if last == tail.base {
+            Some(0)
+        } else {
+            tail.frames.iter().position(|frame| frame.at() == Some(last)).map(|place| place + 1)
+        };
+        if !channel.positioned {
+            if tail.missed {
+                let gap = Frame::gap(channel.channel.clone(), GapReason::Overflow, None, None);
+                channel.push(Arc::new(gap));
+            }
+        } else if let Some(missed) = missed {
+            tail.frames.into_iter().skip(missed).for_each(|frame| channel.push(frame));
+        } else if tail.last != Some(last) {
+            let stands: Vec<_> =
+                channel.subscribers.iter().map(|s| (s.connection, s.link, channel.stands(s.next))).collect();
+            channel.restart(true, tail.base);
+            tail.frames.into_iter().for_each(|frame| channel.push(frame));
+            for (connection, nth, stands) in stands {
+                let Some(connection) = self.connections.get_mut(connection as usize) else { continue };
+                let key = connection.key;
+                let link = &mut connection.links[usize::from(nth)];
+                if let (Progress::Live, Some(stands)) = (&link.progress, stands) {
+                    link.at = stands;
+                    link.progress = Progress::Replay(Box::default());
+                    self.set_aside(key);
+                    self.serve_alone(key);
+                }
+            }
+        }
+        let channel = &mut self.channels[index as usize];
+        if !std::mem::replace(&mut channel.dirty, true) {
+            self.dirty.push(index);
+        }
+    }
+
+    /// Writes the first bytes once every link has begun; `anyway` even if some have not.
+    pub(super) fn start_if_ready(&mut self, key: Key, anyway: bool) {
+        let Some(connection) = self.connection(key) else { return };
+        let begun = connection.links.iter().all(|link| !matches!(link.progress, Progress::Waiting(_)));
+        if !matches!(connection.stage, Stage::Starting(_)) || !(begun || anyway) {
+            return;
+        }
+        connection.stage = Stage::Open;
+        if let Some(started) = connection.started.take() {
+            let _ = started.send(());
+        }
+        let due = connection.next_heartbeat;
+        self.wheel.add(key, due);
+        self.write_greeting(key);
+        self.set_aside(key);
+        self.serve_alone(key);
+    }
+
+    /// A link began after the connection's first bytes: the client's id now says more than it did.
+    fn began_late(&mut self, key: Key) {
+        self.write_id(key);
+        self.set_aside(key);
+        self.serve_alone(key);
+    }
+}

@@ -1,0 +1,75 @@
+//! What a shard does because time has passed: starting late ones, heartbeats, write timeouts, ends, and the budget for
+//! all outboxes together.
+
+use super::*;
+
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+impl Shard {
+    pub(super) fn timers(&mut self) {
+        let mut due = Vec::new();
+        self.wheel.advance(self.now, &mut due);
+        for key in due {
+            self.look_at(key);
+        }
+        if self.now >= self.next_tidy {
+            self.next_tidy = self.now + TIDY_EVERY;
+            self.bound_outboxes();
+        }
+    }
+
+    /// Entries of the wheel may be stale: looks at what is really due.
+    fn look_at(&mut self, key: Key) {
+        let (now, stream) = (self.now, self.hub.config.stream.clone());
+        let Some(connection) = self.connection(key) else { return };
+        if let Stage::Starting(deadline) = connection.stage
+            && deadline <= now
+        {
+            return self.start_if_ready(key, true);
+        }
+        if let Some((when, reason)) = connection.ends
+            && when <= now
+        {
+            return self.close(key, reason, true);
+        }
+        if let Some(since) = connection.blocked {
+            if since + stream.write_timeout <= now {
+                return self.close(key, Reason::WriteTimeout, false);
+            }
+            self.wheel.add(key, since + stream.write_timeout);
+        }
+        let Some(connection) = self.connection(key) else { return };
+        if matches!(connection.stage, Stage::Open) && connection.next_heartbeat <= now {
+            let next = now + stream.heartbeat;
+            connection.next_heartbeat = next;
+            self.wheel.add(key, next);
+            self.write_heartbeat(key);
+        }
+    }
+
+    /// Measures what waits for slow clients, and cuts the slowest while that is more than this shard's share of the
+    /// budget.
+    fn bound_outboxes(&mut self) {
+        let share = (self.hub.config.outbox.total_bytes.get() / self.hub.queues.len()) as u64;
+        let mut waiting: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.blocked.is_some())
+            .map(|(_, connection)| (self.waiting_bytes(connection), connection.key))
+            .collect();
+        let mut total: u64 = waiting.iter().map(|(bytes, _)| bytes).sum();
+        if total > share {
+            waiting.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+            for (bytes, key) in waiting {
+                if total <= share {
+                    break;
+                }
+                total -= bytes;
+                self.hub.metrics.slow_consumers.with_label_values(&["disconnect"]).inc();
+                self.close(key, Reason::Slow, false);
+            }
+        }
+        let total = i64::try_from(total).unwrap_or(i64::MAX);
+        self.hub.metrics.outbox_bytes.add(total - std::mem::replace(&mut self.reported_outbox_bytes, total));
+    }
+}

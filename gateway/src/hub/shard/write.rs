@@ -1,0 +1,557 @@
+//! Writing: one pass over a channel's subscribers for all who are in step, and one by one for the others.
+//!
+//! Those in step get the same bytes, so the pass touches their place, their socket and nothing else. Whoever is aside
+//! (behind, blocked, just starting, or with an id of its own) is served from its links, oldest frame first.
+
+use super::{connection::Outlet, *};
+use crate::{
+    hub::connection::Greeting,
+    position::Position,
+    sse::{
+        cursor::CursorWriter,
+        frame::{Format, Parts},
+    },
+};
+use bytes::Bytes;
+
+/// The most that is gathered for one write, and written to one connection before it is the next one's turn.
+const CHUNK_BYTES: usize = 64 * 1024;
+const TURN_BYTES: usize = 256 * 1024;
+/// Writes after which the clock is read again, for the delivery metric.
+const CLOCK_EVERY: u64 = 256;
+
+/// The client is gone.
+struct Gone;
+
+/// Sends what the socket takes; 0 if it takes nothing now.
+fn send(socket: &TcpStream, bytes: &[u8]) -> Result<usize, Gone> {
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    loop {
+        match rustix::net::send(socket, bytes, flags) {
+            Ok(sent) => return Ok(sent),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(0),
+            Err(_) => return Err(Gone),
+        }
+    }
+}
+
+/// What a batch of frames counts for, times the connections that got it.
+#[derive(Default)]
+struct Tally {
+    published: Vec<u64>,
+    gaps: Vec<GapReason>,
+    writes: u64,
+}
+
+impl Tally {
+    fn of(channel: &ShardChannel, from: u64) -> Self {
+        let mut tally = Self::default();
+        for frame in (from..channel.head()).filter_map(|place| channel.frame(place)) {
+            match frame.content() {
+                Content::Event(_) => tally.published.push(frame.published()),
+                Content::Gap { reason, .. } => tally.gaps.push(*reason),
+            }
+        }
+        tally
+    }
+
+    fn count(&mut self, metrics: &crate::metrics::Metrics) {
+        let writes = std::mem::take(&mut self.writes);
+        if writes == 0 {
+            return;
+        }
+        let now = now_micros();
+        metrics.messages.inc_by(writes * self.published.len() as u64);
+        for published in &self.published {
+            metrics.delivery.observe(now.saturating_sub(*published), writes);
+        }
+        for reason in &self.gaps {
+            metrics.gaps.with_label_values(&[reason.as_str()]).inc_by(writes);
+        }
+    }
+}
+
+impl Shard {
+    /// Writes all that this turn has brought.
+    pub(super) fn write_all(&mut self) {
+        self.turn = self.turn.wrapping_add(2);
+        let dirty = std::mem::take(&mut self.dirty);
+        let several = dirty.len() > 1;
+        if several {
+            // A connection with news in several of these is served once, by itself.
+            for &index in &dirty {
+                for subscriber in &self.channels[index as usize].subscribers {
+                    let seen = &mut self.seen[subscriber.connection as usize];
+                    *seen = if *seen == self.turn || *seen == self.turn + 1 { self.turn + 1 } else { self.turn };
+                }
+            }
+        }
+        for index in dirty {
+            if self.channels.contains(index as usize) {
+                self.pass(index, several);
+            }
+        }
+        for key in std::mem::take(&mut self.ready) {
+            self.serve(key);
+        }
+    }
+
+    /// Writes a channel's news to all who are in step.
+    fn pass(&mut self, index: u32, several: bool) {
+        let channel = &mut self.channels[index as usize];
+        channel.dirty = false;
+        let head = channel.head();
+        let mut subscribers = std::mem::take(&mut channel.subscribers);
+        let mut batch = (u64::MAX, Format::Sse, Bytes::new());
+        let mut tally = Tally::default();
+        let mut needed = head;
+        let mut sent_bytes = 0;
+        let (mut alone, mut cut_short, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        for subscriber in &mut subscribers {
+            if subscriber.next >= head {
+                continue;
+            }
+            let connection = subscriber.connection as usize;
+            if subscriber.aside || (several && self.seen[connection] == self.turn + 1) {
+                needed = needed.min(subscriber.next);
+                alone.push(subscriber.connection);
+                continue;
+            }
+            if (batch.0, batch.1) != (subscriber.next, subscriber.format) {
+                tally.count(&self.hub.metrics);
+                tally = Tally::of(channel, subscriber.next);
+                batch = (subscriber.next, subscriber.format, channel.batch(subscriber.next, subscriber.format));
+            }
+            let bytes = &batch.2;
+            let sent = match &self.sockets[connection] {
+                Some(socket) => send(socket, bytes),
+                None => offer(&self.connections, connection, bytes),
+            };
+            match sent {
+                Ok(sent) => {
+                    subscriber.next = head;
+                    sent_bytes += sent as u64;
+                    if sent < bytes.len() {
+                        cut_short.push((subscriber.connection, bytes.slice(sent..)));
+                    }
+                }
+                Err(Gone) => gone.push(subscriber.connection),
+            }
+            tally.writes += 1;
+            if tally.writes == CLOCK_EVERY {
+                tally.count(&self.hub.metrics);
+            }
+        }
+        tally.count(&self.hub.metrics);
+        self.hub.metrics.bytes_sent.inc_by(sent_bytes);
+        let channel = &mut self.channels[index as usize];
+        channel.subscribers = subscribers;
+        let keep = if channel.positioned { self.tail_bytes() } else { 0 };
+        let channel = &mut self.channels[index as usize];
+        channel.trim(keep, needed, keep + self.hub.config.outbox.max_bytes.get() as u64);
+
+        for (connection, rest) in cut_short {
+            let Some(connection) = self.connections.get_mut(connection as usize) else { continue };
+            let key = connection.key;
+            connection.unsent = rest;
+            self.block(key);
+            self.set_aside(key);
+        }
+        for connection in gone {
+            if let Some(key) = self.connections.get(connection as usize).map(|connection| connection.key) {
+                self.close(key, Reason::Client, false);
+            }
+        }
+        for connection in alone {
+            let Some(connection) = self.connections.get(connection as usize) else { continue };
+            let key = connection.key;
+            if connection.blocked.is_none() {
+                self.serve_alone(key);
+            } else if self.waiting_bytes(connection) > self.hub.config.outbox.max_bytes.get() as u64 {
+                self.hub.metrics.slow_consumers.with_label_values(&["disconnect"]).inc();
+                self.close(key, Reason::Slow, false);
+            }
+        }
+    }
+
+    /// Bytes of recent frames that each channel keeps: as configured, or its share of the total if there are many.
+    fn tail_bytes(&self) -> u64 {
+        let share = self.hub.config.hub.tail_total_bytes.get() / self.channels.len().max(1);
+        self.hub.config.hub.tail_bytes.get().min(share) as u64
+    }
+
+    /// What a connection has not been sent yet.
+    pub(super) fn waiting_bytes(&self, connection: &Connection) -> u64 {
+        let behind = connection.links.iter().map(|link| {
+            let channel = &self.channels[link.channel as usize];
+            let next = channel.subscribers[link.subscriber as usize].next;
+            match link.progress {
+                Progress::Live | Progress::Floor(_) => channel.behind(next.min(channel.head())),
+                Progress::Waiting(_) | Progress::Replay(_) => 0,
+            }
+        });
+        connection.unsent.len() as u64 + behind.sum::<u64>()
+    }
+
+    /// Writes what a connection has not been sent, as far as its socket takes it and its turn lasts.
+    fn serve(&mut self, key: Key) {
+        let Some(connection) = self.connection(key) else { return };
+        connection.queued = false;
+        if matches!(connection.stage, Stage::Starting(_)) || !self.write_unsent(key) {
+            return;
+        }
+        let mut chunk = std::mem::take(&mut self.scratch);
+        let mut written = 0;
+        loop {
+            chunk.clear();
+            while chunk.len() < CHUNK_BYTES && self.append_next(key, &mut chunk) {}
+            if chunk.is_empty() {
+                break;
+            }
+            written += chunk.len();
+            if let Some(connection) = self.connection(key) {
+                connection.unsent = Bytes::copy_from_slice(&chunk);
+            }
+            if !self.write_unsent(key) {
+                break;
+            }
+            if written >= TURN_BYTES {
+                self.serve_alone(key);
+                break;
+            }
+        }
+        self.scratch = chunk;
+        self.set_aside(key);
+    }
+
+    /// Appends the oldest frame that a connection has not been sent; answers whether there was one.
+    fn append_next(&mut self, key: Key, chunk: &mut Vec<u8>) -> bool {
+        let Some(connection) = self.connection(key) else { return false };
+        let mut oldest: Option<(usize, Arc<Frame>)> = None;
+        for nth in 0..connection.links.len() {
+            if let Some(frame) = self.next_of(key, nth)
+                && oldest.as_ref().is_none_or(|(_, than)| frame.published() < than.published())
+            {
+                oldest = Some((nth, frame));
+            }
+        }
+        let Some((nth, frame)) = oldest else { return false };
+        self.advance(key, nth, &frame);
+        let metrics = &self.hub.metrics;
+        match frame.content() {
+            Content::Event(_) => metrics.messages.inc(),
+            Content::Gap { reason, .. } => metrics.gaps.with_label_values(&[reason.as_str()]).inc(),
+        }
+        let Some(connection) = self.connections.get(key.index as usize) else { return false };
+        if frame.at().is_some() && self.has_own_id(connection) {
+            let Parts { before_id, after_id } = frame.parts(connection.format);
+            chunk.extend_from_slice(&before_id);
+            chunk.extend_from_slice(self.cursor(connection).unwrap_or_default().as_bytes());
+            chunk.extend_from_slice(&after_id);
+        } else {
+            chunk.extend_from_slice(frame.bytes(connection.format));
+        }
+        true
+    }
+
+    /// The next frame of one link, after whatever has to happen before there can be one.
+    fn next_of(&mut self, key: Key, nth: usize) -> Option<Arc<Frame>> {
+        loop {
+            let connection = self.connections.get_mut(key.index as usize)?;
+            let link = connection.links.get_mut(nth)?;
+            let channel = &mut self.channels[link.channel as usize];
+            let next = channel.subscribers[link.subscriber as usize].next;
+            match &mut link.progress {
+                Progress::Waiting(_) => return None,
+                Progress::Replay(reading) => {
+                    if let Some(frame) = reading.peek() {
+                        return Some(Arc::clone(frame));
+                    }
+                    if !self.rejoin(key, nth) {
+                        return None;
+                    }
+                }
+                Progress::Live | Progress::Floor(_) if next < channel.first() => {
+                    if channel.positioned {
+                        link.progress = Progress::Replay(Box::default());
+                        channel.subscribers[link.subscriber as usize].next = u64::MAX;
+                        self.ask(key, nth);
+                        return None;
+                    }
+                    channel.subscribers[link.subscriber as usize].next = channel.first();
+                    let gap = Frame::gap(channel.channel.clone(), GapReason::Overflow, None, None);
+                    return Some(Arc::new(gap));
+                }
+                Progress::Live => return channel.frame(next).cloned(),
+                Progress::Floor(floor) => {
+                    let floor = *floor;
+                    let frame = channel.frame(next)?.clone();
+                    match frame.at() {
+                        Some(at) if frame.is_event() && at.seq <= floor.seq => {
+                            channel.subscribers[link.subscriber as usize].next += 1;
+                        }
+                        Some(_) => {
+                            link.progress = Progress::Live;
+                            return Some(frame);
+                        }
+                        None => return Some(frame),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves a link past `frame`, which is about to be sent.
+    fn advance(&mut self, key: Key, nth: usize, frame: &Arc<Frame>) {
+        let Some(connection) = self.connections.get_mut(key.index as usize) else { return };
+        let link = &mut connection.links[nth];
+        let channel = &mut self.channels[link.channel as usize];
+        match &mut link.progress {
+            Progress::Replay(reading) => {
+                reading.advance();
+                if frame.is_event() {
+                    self.hub.metrics.replayed_events.inc();
+                }
+            }
+            Progress::Waiting(_) => {}
+            Progress::Live | Progress::Floor(_) => {
+                let next = channel.subscribers[link.subscriber as usize].next;
+                // A gap made for this link alone has no place in the ring.
+                if channel.ring_holds(next, frame) {
+                    channel.subscribers[link.subscriber as usize].next = next + 1;
+                    if frame.is_event() {
+                        let late = now_micros().saturating_sub(frame.published());
+                        self.hub.metrics.delivery.observe(late, 1);
+                    }
+                }
+            }
+        }
+        if channel.positioned
+            && let Some(at) = frame.at()
+        {
+            link.at = at;
+        }
+    }
+
+    /// Writes what is left over; answers whether the socket took all of it.
+    fn write_unsent(&mut self, key: Key) -> bool {
+        let Some(connection) = self.connections.get_mut(key.index as usize).filter(|c| c.key == key) else {
+            return false;
+        };
+        let had = connection.unsent.len();
+        if had == 0 {
+            connection.blocked = None;
+            return true;
+        }
+        let sent = match &self.sockets[key.index as usize] {
+            Some(socket) => send(socket, &connection.unsent),
+            None => offer(&self.connections, key.index as usize, &self.connections[key.index as usize].unsent),
+        };
+        let Ok(sent) = sent else {
+            self.close(key, Reason::Client, false);
+            return false;
+        };
+        self.hub.metrics.bytes_sent.inc_by(sent as u64);
+        let connection = &mut self.connections[key.index as usize];
+        if sent == had {
+            connection.unsent = Bytes::new();
+            connection.blocked = None;
+            return true;
+        }
+        if sent > 0 {
+            connection.unsent = connection.unsent.slice(sent..);
+            connection.blocked = None;
+        }
+        self.block(key);
+        self.set_aside(key);
+        false
+    }
+
+    /// Notes that a connection's socket takes nothing more for now.
+    fn block(&mut self, key: Key) {
+        let (now, patience) = (self.now, self.hub.config.stream.write_timeout);
+        let Some(connection) = self.connection(key) else { return };
+        if connection.blocked.is_none() {
+            connection.blocked = Some(now);
+            self.wheel.add(key, now + patience);
+        }
+    }
+
+    /// Works out which of a connection's links the shared pass may serve, and notes where those stand that it may not.
+    pub(super) fn set_aside(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key.index as usize).filter(|c| c.key == key) else { return };
+        let own_id = self.has_own_id(connection);
+        let hindered =
+            matches!(connection.stage, Stage::Starting(_)) || connection.blocked.is_some() || connection.queued;
+        let Some(connection) = self.connections.get_mut(key.index as usize) else { return };
+        for link in &mut connection.links {
+            let channel = &mut self.channels[link.channel as usize];
+            let mut subscriber = channel.subscribers[link.subscriber as usize];
+            let live = matches!(link.progress, Progress::Live);
+            if matches!(link.progress, Progress::Live | Progress::Floor(_)) {
+                if channel.positioned
+                    && let Some(stands) = channel.stands(subscriber.next)
+                    && live
+                {
+                    link.at = stands;
+                }
+            } else {
+                subscriber.next = u64::MAX;
+            }
+            subscriber.aside = hindered || !live || (own_id && channel.positioned);
+            channel.subscribers[link.subscriber as usize] = subscriber;
+        }
+    }
+
+    /// Whether a connection's id is not that of one channel alone.
+    fn has_own_id(&self, connection: &Connection) -> bool {
+        let parts = connection.links.iter().filter(|link| {
+            let channel = &self.channels[link.channel as usize];
+            if channel.attached { channel.positioned } else { !channel.channel.is_reserved() }
+        });
+        parts.count() > 1
+    }
+
+    /// The connection's cursor: where it stands in every channel with history.
+    fn cursor(&self, connection: &Connection) -> Option<String> {
+        let mut cursor = CursorWriter::default();
+        for link in &connection.links {
+            let channel = &self.channels[link.channel as usize];
+            match &link.progress {
+                // What the client said itself, as long as nothing better is known.
+                Progress::Waiting(crate::hub::connection::Start::After(at)) if !channel.attached => {
+                    cursor.add(&channel.channel, *at, link.by_name);
+                }
+                _ if channel.attached && !channel.positioned => {}
+                Progress::Waiting(_) if channel.channel.is_reserved() => {}
+                Progress::Waiting(_) => cursor.leave_out(),
+                Progress::Replay(reading) if reading.gap.is_some() && reading.page.is_none() => cursor.leave_out(),
+                Progress::Live => {
+                    let next = channel.subscribers[link.subscriber as usize].next;
+                    let at: Position = channel.stands(next).unwrap_or(link.at);
+                    cursor.add(&channel.channel, at, link.by_name);
+                }
+                Progress::Floor(_) | Progress::Replay(_) => cursor.add(&channel.channel, link.at, link.by_name),
+            }
+        }
+        cursor.finish()
+    }
+
+    fn retry_ms(&self) -> u64 {
+        let stream = &self.hub.config.stream;
+        let (least, most) = (stream.retry_min.as_millis() as u64, stream.retry_max.as_millis() as u64);
+        fastrand::u64(least..=most.max(least))
+    }
+
+    /// The first bytes: the answer's head, when to come back, where the client stands, and a greeting if it wants one.
+    pub(super) fn write_greeting(&mut self, key: Key) {
+        let retry = self.retry_ms();
+        let Some(connection) = self.connections.get(key.index as usize) else { return };
+        let mut text = Vec::from(&connection.head[..]);
+        if connection.format != Format::Ndjson {
+            text.extend_from_slice(format!("retry: {retry}\n").as_bytes());
+            if let Some(cursor) = self.cursor(connection) {
+                text.extend_from_slice(format!("id: {cursor}\n").as_bytes());
+            }
+            text.push(b'\n');
+        }
+        if connection.greeting == Greeting::Cursor
+            && let Some(cursor) = self.cursor(connection)
+        {
+            text.extend_from_slice(format!("{}\n", serde_json::json!({ "cursor": cursor })).as_bytes());
+        }
+        if connection.greeting == Greeting::Hello {
+            let channels: Vec<_> = connection
+                .links
+                .iter()
+                .map(|link| &self.channels[link.channel as usize].channel)
+                .filter(|channel| !channel.is_reserved())
+                .collect();
+            let hello = serde_json::json!({
+                "id": &*connection.id, "subject": connection.subject.as_deref(), "channels": channels, "retry": retry,
+            });
+            text.extend_from_slice(&special(connection.format, &connection.id, "connected", &hello.to_string()));
+        }
+        let connection = &mut self.connections[key.index as usize];
+        connection.head = Bytes::new();
+        connection.unsent = text.into();
+    }
+
+    /// Where the client stands, now that more of it is known.
+    pub(super) fn write_id(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key.index as usize) else { return };
+        if connection.format == Format::Ndjson {
+            return;
+        }
+        if let Some(cursor) = self.cursor(connection) {
+            self.append_unsent(key, format!("id: {cursor}\n\n").as_bytes());
+        }
+    }
+
+    fn append_unsent(&mut self, key: Key, text: &[u8]) {
+        if let Some(connection) = self.connection(key) {
+            connection.unsent = [&connection.unsent[..], text].concat().into();
+        }
+    }
+
+    pub(super) fn write_heartbeat(&mut self, key: Key) {
+        let Some(connection) = self.connection(key) else { return };
+        if connection.blocked.is_some() {
+            // It has bytes to take, and does not.
+            return;
+        }
+        let text = match (connection.format, connection.heartbeat) {
+            // A blank before the next object is no line, and keeps proxies from giving up.
+            (Format::Ndjson, _) => Bytes::from_static(b" "),
+            (_, crate::hub::connection::Heartbeat::Comment) => Bytes::from_static(b": hb\n\n"),
+            (_, crate::hub::connection::Heartbeat::Event) => Bytes::from_static(b"event: heartbeat\ndata: {}\n\n"),
+        };
+        self.append_unsent(key, &text);
+        self.write_unsent(key);
+    }
+
+    /// When to come back, as the last thing on a stream that the gateway ends.
+    pub(super) fn write_goodbye(&mut self, key: Key) {
+        let retry = format!("retry: {}\n\n", self.retry_ms());
+        let Some(connection) = self.connections.get(key.index as usize) else { return };
+        let text = match connection.stage {
+            Stage::Starting(_) => [&connection.head[..], retry.as_bytes()].concat(),
+            Stage::Open if connection.format == Format::Ndjson => Vec::new(),
+            Stage::Open => retry.into_bytes(),
+        };
+        // Whether the client gets it or not, it comes back.
+        let _ = match &self.sockets[key.index as usize] {
+            Some(socket) => send(socket, &text),
+            None => offer(&self.connections, key.index as usize, &text.into()),
+        };
+        if let Some(socket) = &self.sockets[key.index as usize] {
+            // What was not read would turn the end into a reset, which may overtake the bytes just sent.
+            let mut unread = [0u8; 4096];
+            let _ = rustix::net::recv(socket, &mut unread, rustix::net::RecvFlags::DONTWAIT);
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+        }
+    }
+}
+
+/// An event of the gateway's own, about the stream and not in it.
+fn special(format: Format, connection: &str, event: &str, data: &str) -> Vec<u8> {
+    match format {
+        Format::Ndjson => {
+            let channel = format!("$conn.{connection}");
+            let line = serde_json::json!({ "channel": channel, "event": event, "data": data, "id": null });
+            format!("{line}\n").into_bytes()
+        }
+        Format::Sse | Format::Envelope => format!("event: {event}\ndata: {data}\n\n").into_bytes(),
+    }
+}
+
+/// [`send`] for a stream that hyper writes.
+fn offer(connections: &Slab<Connection>, index: usize, bytes: &Bytes) -> Result<usize, Gone> {
+    let Some(Connection { outlet: Outlet::Body(outbox), .. }) = connections.get(index) else { return Err(Gone) };
+    match outbox.offer(bytes) {
+        Ok(true) => Ok(bytes.len()),
+        Ok(false) => Ok(0),
+        Err(_) => Err(Gone),
+    }
+}

@@ -1,0 +1,214 @@
+//! Every metric of the gateway, made in one place; `docs/metrics.md` lists the same names and a test compares them.
+//!
+//! No metric has a label per channel, client or address: their number is bounded by this file.
+
+mod delivery;
+
+pub use delivery::DeliveryHistogram;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Why a stream ended, as `sse_disconnects_total{reason}` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The client closed it, or its connection broke.
+    Client,
+    /// Its outbox was full.
+    Slow,
+    /// It took no bytes for `stream.write_timeout`.
+    WriteTimeout,
+    /// The gateway is being stopped.
+    Drain,
+    /// It was as old as `stream.max_age` allows.
+    MaxAge,
+    /// Closed through the HTTP interface.
+    Closed,
+}
+
+impl Reason {
+    pub const ALL: [Self; 6] = [Self::Client, Self::Slow, Self::WriteTimeout, Self::Drain, Self::MaxAge, Self::Closed];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Slow => "slow",
+            Self::WriteTimeout => "write_timeout",
+            Self::Drain => "drain",
+            Self::MaxAge => "max_age",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// The registry and a handle for everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    pub connections_active: IntGauge,
+    pub connections: IntCounter,
+    pub disconnects: IntCounterVec,
+    pub refused: IntCounterVec,
+    pub messages: IntCounter,
+    pub bytes_sent: IntCounter,
+    pub published: IntCounterVec,
+    pub received: IntCounter,
+    pub invalid_messages: IntCounter,
+    pub channels_active: IntGauge,
+    pub delivery: DeliveryHistogram,
+    pub publish_seconds: Histogram,
+    pub redis_up: IntGauge,
+    pub redis_reconnects: IntCounter,
+    pub redis_subscribes: IntCounter,
+    pub slow_consumers: IntCounterVec,
+    pub outbox_bytes: IntGauge,
+    pub queue_overflows: IntCounter,
+    pub resumes: IntCounterVec,
+    pub replayed_events: IntCounter,
+    pub gaps: IntCounterVec,
+    pub repairs: IntCounterVec,
+    pub replays_in_flight: IntGauge,
+    pub history_read_seconds: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A registry of its own with every metric at zero.
+    ///
+    /// # Panics
+    /// Never: names are constants, and a test makes one.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let make = Make(&registry);
+        let delivery = DeliveryHistogram::new(
+            "sse_delivery_seconds",
+            "Seconds from publishing an event to handing it to a client's socket.",
+        );
+        make.register(Box::new(delivery.clone()));
+        let build = make.gauges("sse_build_info", "Always 1; the labels say what is running.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        #[cfg(target_os = "linux")]
+        make.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
+        let metrics = Self {
+            connections_active: make.gauge("sse_connections_active", "Event streams open now."),
+            connections: make.counter("sse_connections_total", "Event streams ever opened."),
+            disconnects: make.counters("sse_disconnects_total", "Event streams ended, by reason.", &["reason"]),
+            refused: make.counters("sse_refused_total", "Requests for a stream or to publish that were refused for now, by reason.", &["reason"]),
+            messages: make.counter("sse_messages_total", "Events handed to clients' sockets: one event to 10 clients counts 10."),
+            bytes_sent: make.counter("sse_bytes_sent_total", "Bytes handed to clients' sockets on event streams."),
+            published: make.counters("sse_events_published_total", "Events published: `http` by this replica and taken by the broker, `raw` seen as a raw PUBLISH on a subscribed channel.", &["source"]),
+            received: make.counter("sse_events_received_total", "Events that came to this replica from the broker."),
+            invalid_messages: make.counter("sse_invalid_messages_total", "Messages on subscribed channels that could not be read as events."),
+            channels_active: make.gauge("sse_channels_active", "Channels that this replica is subscribed to."),
+            publish_seconds: make.histogram("sse_publish_seconds", "Seconds that the broker took to accept a publish request of this replica."),
+            redis_up: make.gauge("sse_redis_up", "1 while the link to Redis stands, 0 while it does not; 1 with the embedded broker."),
+            redis_reconnects: make.counter("sse_redis_reconnects_total", "Times that a standing link to Redis was lost."),
+            redis_subscribes: make.counter("sse_redis_subscribes_total", "Channels subscribed to in Redis, counting each again after a reconnect."),
+            slow_consumers: make.counters("sse_slow_consumers_total", "Times that a client's outbox was full, by what was done about it.", &["policy"]),
+            outbox_bytes: make.gauge("sse_outbox_bytes", "Bytes that wait for clients whose sockets are full."),
+            queue_overflows: make.counter("sse_shard_queue_overflows_total", "Events that found a shard's queue full, to be repaired from history."),
+            resumes: make.counters("sse_resumes_total", "Channels resumed from a cursor, by where from and how it ended.", &["source", "result"]),
+            replayed_events: make.counter("sse_replayed_events_total", "Events sent again from history."),
+            gaps: make.counters("sse_gaps_total", "Gaps told to clients, by reason.", &["reason"]),
+            repairs: make.counters("sse_repairs_total", "Times that a replica read a channel's history to fill a hole of its own, by cause.", &["cause"]),
+            replays_in_flight: make.gauge("sse_replays_in_flight", "Reads of history under way."),
+            history_read_seconds: make.histogram("sse_history_read_seconds", "Seconds that reading one page of history took."),
+            delivery,
+            registry: registry.clone(),
+        };
+        for reason in Reason::ALL {
+            metrics.disconnects.with_label_values(&[reason.as_str()]);
+        }
+        for reason in crate::sse::frame::GapReason::ALL {
+            metrics.gaps.with_label_values(&[reason.as_str()]);
+        }
+        for source in ["http", "raw"] {
+            metrics.published.with_label_values(&[source]);
+        }
+        metrics.slow_consumers.with_label_values(&["disconnect"]);
+        for cause in ["hole", "cut", "order", "unreadable", "audit"] {
+            metrics.repairs.with_label_values(&[cause]);
+        }
+        for (source, result) in [("memory", "complete"), ("broker", "complete"), ("broker", "gap"), ("cursor", "gap")] {
+            metrics.resumes.with_label_values(&[source, result]);
+        }
+        metrics
+    }
+
+    /// The text of `/metrics`.
+    #[must_use]
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be written");
+        }
+        text
+    }
+
+    /// The names of all metrics, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.registry.gather().iter().map(|family| family.name().to_owned()).collect()
+    }
+}
+
+/// Makes and registers. A name given twice or misspelt is a mistake in this file, found by the first test that runs.
+struct Make<'a>(&'a Registry);
+
+impl Make<'_> {
+    fn register(&self, collector: Box<dyn prometheus::core::Collector>) {
+        let registered = self.0.register(collector);
+        debug_assert!(registered.is_ok(), "{registered:?}");
+    }
+
+    fn made<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        #[expect(clippy::expect_used, reason = "the names are constants of this file")]
+        let collector = made.expect("a valid metric");
+        self.register(Box::new(collector.clone()));
+        collector
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.made(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.made(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.made(IntGauge::new(name, help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.made(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Histogram {
+        let buckets = delivery::BOUNDS.iter().map(|&micros| micros as f64 / 1e6).collect();
+        self.made(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_help_and_a_type_and_no_label_that_could_grow() {
+        let text = String::from_utf8(Metrics::new().render()).expect("UTF-8");
+        for name in
+            ["sse_connections_active", "sse_delivery_seconds", "sse_redis_up", "process_open_fds", "sse_build_info"]
+        {
+            assert!(text.contains(&format!("# HELP {name} ")) && text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
+        assert!(!text.contains("channel=") && !text.contains("client="));
+    }
+}

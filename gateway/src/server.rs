@@ -1,0 +1,136 @@
+//! The gateway as a whole: made of its parts, run, drained and stopped.
+
+use crate::{
+    broker::{Broker, Rules, Sink, memory::MemoryBroker, redis::RedisBroker},
+    config::Config,
+    http::{App, accept, admin},
+    hub::Hub,
+    lifecycle::{Lifecycle, Phase},
+    metrics::Metrics,
+};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{net::TcpListener, time::Instant};
+
+/// How often a drain looks whether streams are left.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a stop waits for answers under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// The sockets that the gateway serves, bound before anything is started.
+pub struct Listeners {
+    pub public: TcpListener,
+    pub admin: std::net::TcpListener,
+}
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{key} = {address} cannot be bound: {error}")]
+    Bind { key: &'static str, address: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Redis(#[from] crate::broker::redis::InvalidRedis),
+    #[error("a thread or poller cannot be made: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl Listeners {
+    /// Binds both ports. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When one of them is taken or not ours.
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let failed = |key, address| move |error| StartError::Bind { key, address, error };
+        let public = accept::bind(config.listen).map_err(failed("listen", config.listen))?;
+        let admin =
+            std::net::TcpListener::bind(config.admin_listen).map_err(failed("admin_listen", config.admin_listen))?;
+        Ok(Self { public, admin })
+    }
+}
+
+/// Runs the gateway until `shutdown` completes and every stream has been closed; `delay` is how long it waits before
+/// it closes the first one. Dropping the future stops at once.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+    delay: Duration,
+) -> Result<(), StartError> {
+    let config = Arc::new(config);
+    let metrics = Arc::new(Metrics::new());
+    // 48 bits by chance: two replicas of one cluster will not be alike.
+    let replica = format!("{:012x}", fastrand::u64(..1 << 48));
+    let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), &replica)?;
+    let broker = broker(&config, &hub, &metrics, &replica)?;
+    hub.attach_broker(Arc::clone(&broker));
+    let app = Arc::new(App::new(Arc::clone(&config), Arc::clone(&hub), broker, metrics));
+    let lifecycle = Arc::new(Lifecycle::default());
+    admin::start(listeners.admin, Arc::clone(&app), Arc::clone(&lifecycle))?;
+    let accepting = tokio::spawn(accept::serve(listeners.public, Arc::clone(&app)));
+    tracing::info!(replica, "serving");
+
+    let mut shutdown = pin!(shutdown);
+    let asked_over_http = tokio::select! {
+        () = shutdown.as_mut() => false,
+        () = lifecycle.drain_asked() => true,
+    };
+    lifecycle.enter(Phase::Leaving);
+    tokio::time::sleep(delay).await;
+    lifecycle.enter(Phase::Draining);
+    drain(&app, config.drain.window).await;
+    if asked_over_http {
+        shutdown.await;
+    }
+    wait_for(LAST_ANSWERS, || app.in_flight.load(Ordering::Acquire) == 0).await;
+    accepting.abort();
+    hub.stop();
+    lifecycle.enter(Phase::Stopped);
+    Ok(())
+}
+
+fn broker(
+    config: &Arc<Config>,
+    hub: &Arc<Hub>,
+    metrics: &Arc<Metrics>,
+    replica: &str,
+) -> Result<Arc<dyn Broker>, StartError> {
+    let rules = Rules::new(Arc::clone(config));
+    let sink = Arc::clone(hub) as Arc<dyn Sink>;
+    Ok(match &config.redis.url {
+        Some(url) => {
+            let most = config.limits.event_bytes.get();
+            let metrics = Arc::clone(metrics);
+            Arc::new(RedisBroker::start(&config.redis, url.expose(), rules, replica, most, sink, metrics)?)
+        }
+        None => {
+            metrics.redis_up.set(1);
+            Arc::new(MemoryBroker::new(rules, config.memory.max_bytes.get(), sink))
+        }
+    })
+}
+
+/// Closes all streams over `window`, and returns as soon as none is left.
+async fn drain(app: &App, window: Duration) {
+    let open = app.hub.connections();
+    tracing::info!(connections = open, ?window, "closing streams");
+    app.hub.drain(window);
+    // The last one is closed at the window's end; a second more for those on their way in when it began.
+    wait_for(window + Duration::from_secs(1), || app.hub.connections() == 0).await;
+    tracing::info!(left = app.hub.connections(), "streams closed");
+}
+
+async fn wait_for(most: Duration, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + most;
+    while !done() && Instant::now() < deadline {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

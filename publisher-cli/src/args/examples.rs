@@ -1,0 +1,46 @@
+//! The examples at the end of each command's `--help`.
+
+pub(super) const ALL: &str = "\
+Examples:
+  sluice tail news                     print what is published to news
+  sluice publish news 'Hello, world'   publish to it
+  sluice stats                         count who listens
+
+`sluice help COMMAND` has more of them.";
+
+pub(super) const PUBLISH: &str = "\
+Examples:
+  sluice publish news 'Hello, world'
+  sluice publish orders.eu --event created '{\"id\": 7}'
+  sluice publish news < story.txt
+  tail -f app.log | sluice publish logs --lines --quiet
+  sluice publish --ndjson --file events.ndjson
+  sluice publish news 'Only once' --idempotency-key story-42
+  sluice publish news 'Hello' --redis redis://127.0.0.1:6379
+
+Prints each event's position in its channel's history, - if it has none.
+Exit codes: 0 all published, 1 not all (stderr says which and why), 2 usage.";
+
+pub(super) const TAIL: &str = "\
+Examples:
+  sluice tail news orders.eu
+  sluice tail news --since 10m
+  sluice tail orders.eu --json | jq -r .data
+  sluice tail orders.eu --json --cursor-file orders.cursor >> orders.ndjson
+  sluice tail news --count 1 --timeout 30s
+
+Reconnects for as long as it takes and goes on where it stopped; a gap that the
+gateway reports is a warning on stderr, and with --json a line whose event is gap.
+Exit codes: 0 done, 1 refused for good or --timeout before --count, 2 usage.";
+
+pub(super) const STATS: &str = "\
+Examples:
+  sluice stats
+  sluice stats news orders.eu
+  sluice stats --json | jq .connections.cluster";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  sluice completions bash > ~/.local/share/bash-completion/completions/sluice
+  sluice completions zsh > ~/.zfunc/_sluice
+  sluice completions fish > ~/.config/fish/completions/sluice.fish";
