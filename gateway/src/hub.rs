@@ -179,7 +179,8 @@ impl Hub {
     pub fn attach_broker(&self, broker: Arc<dyn Broker>) {
         let replays = self.config.limits.replays;
         let (queues, metrics) = (self.queues.clone(), Arc::clone(&self.metrics));
-        let replayer = Replayer::new(Arc::clone(&broker), queues, metrics, replays, self.runtime.clone());
+        let replayer =
+            Replayer::new(Arc::clone(&broker), queues, metrics, replays, self.joins.clone(), self.runtime.clone());
         let _ = self.replayer.set(Arc::new(replayer));
         let _ = self.broker.set(broker);
     }

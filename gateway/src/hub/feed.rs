@@ -78,8 +78,12 @@ pub(crate) struct Feed {
     was_cut: bool,
     /// The top was found to be another history's once; twice proves it.
     suspect: bool,
+    /// The top was ahead of this position once, with no cut to explain it; twice means a lost announcement.
+    behind_at: Option<Position>,
     /// Another look at the top was asked for and has not been had.
     looking: bool,
+    /// A top that was learned of while history was being read, and must be reached.
+    seen_top: Position,
     /// Since when no shard has subscribers.
     pub(crate) idle_since: Option<Instant>,
 }
@@ -107,7 +111,9 @@ impl Feed {
             held: Vec::new(),
             was_cut: false,
             suspect: false,
+            behind_at: None,
             looking: false,
+            seen_top: Position::default(),
             idle_since: None,
         }
     }
@@ -179,25 +185,40 @@ impl Feed {
                 self.release(outlets)
             }
             (_, None) => Need::Nothing,
-            (Phase::Repairing, Some(_)) => Need::Nothing,
-            (Phase::Live, Some(top)) if top == self.last => {
-                self.suspect = false;
+            (Phase::Repairing, Some(top)) => {
+                // The page on its way may have been read before this.
+                self.seen_top = self.seen_top.max(top);
+                Need::Nothing
+            }
+            (Phase::Live, Some(top)) if self.has_passed(top) => {
+                // Announcements may have come since the top was read; it is one of ours all the same.
+                (self.suspect, self.behind_at) = (false, None);
                 Need::Nothing
             }
             (Phase::Live, Some(top)) if top.seq > self.last.seq => {
                 self.suspect = false;
-                self.repair(if was_cut { Cause::Cut } else { Cause::Audit })
+                let twice = self.behind_at.replace(self.last) == Some(self.last);
+                // An announcement may be on its way, unless there was a cut that it could have been lost in.
+                match (was_cut, twice) {
+                    (true, _) => self.repair(Cause::Cut),
+                    (false, true) => self.repair(Cause::Audit),
+                    (false, false) => self.look_again(),
+                }
             }
             (Phase::Live, Some(_)) if self.suspect => {
                 // Twice: the history is another one. Reading it finds where the two part.
                 self.suspect = false;
-                self.repair(Cause::Cut)
+                self.repair(Cause::Order)
             }
             (Phase::Live, Some(_)) => {
                 self.suspect = true;
                 self.look_again()
             }
         }
+    }
+
+    fn has_passed(&self, top: Position) -> bool {
+        top == self.last || top == self.base || self.tail.iter().rev().any(|frame| frame.at() == Some(top))
     }
 
     fn look_again(&mut self) -> Need {
@@ -305,7 +326,9 @@ impl Feed {
         for entry in entries {
             self.take(entry, outlets);
         }
-        if !page.complete {
+        if !page.complete || self.seen_top.seq > self.last.seq {
+            // A top of another history would never be reached: each counts once.
+            self.seen_top = Position::default();
             return Repaired::ReadOn;
         }
         self.phase = Phase::Live;

@@ -23,7 +23,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Entries in a page, and how many of those before the place asked for are read with it.
 const PAGE: usize = 256;
@@ -88,6 +88,8 @@ pub(crate) struct Replayer {
     metrics: Arc<Metrics>,
     permits: Semaphore,
     channels: Mutex<HashMap<Channel, Channels>>,
+    /// Where a feed's top is asked for: told of channels whose history turned out to be another one.
+    joins: mpsc::UnboundedSender<Channel>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -97,14 +99,24 @@ impl Replayer {
         queues: Vec<Arc<Queue>>,
         metrics: Arc<Metrics>,
         at_a_time: usize,
+        joins: mpsc::UnboundedSender<Channel>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
         let permits = Semaphore::new(at_a_time);
-        Self { broker, queues, metrics, permits, channels: Mutex::default(), runtime }
+        Self { broker, queues, metrics, permits, channels: Mutex::default(), joins, runtime }
     }
 
     fn channels(&self) -> MutexGuard<'_, HashMap<Channel, Channels>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`Replayer::ask`] after a pause: there was nothing more, and yet the live stream does not go on from there.
+    pub(crate) fn ask_later(self: &Arc<Self>, shard: usize, channel: &Channel, after: Position) {
+        let (this, channel) = (Arc::clone(self), channel.clone());
+        self.runtime.spawn(async move {
+            tokio::time::sleep(RETRY).await;
+            this.ask(shard, &channel, after);
+        });
     }
 
     /// Asks for what follows `after`, to be answered with a [`PageAnswer`] for that very position.
@@ -225,6 +237,9 @@ impl Replayer {
 
     /// The history is another one than the client's: from the first entry of the new line.
     async fn reset(&self, channel: &Channel, after: Position) {
+        // A log that was deleted needs an identity again, and the channel's feed should look at it too.
+        let _ = self.broker.join(vec![channel.clone()]).await;
+        let _ = self.joins.send(channel.clone());
         // Nothing names the last entry that both lines share, so time decides: whatever is later than what the client
         // has seen is new to it. In a wiped history that is all of it.
         let start = match self.broker.place(channel, Since::Time(after.micros + 1)).await {

@@ -292,12 +292,13 @@ impl Shard {
         }
     }
 
-    /// Has a connection served by itself at the end of this turn.
+    /// Has a connection served by itself at the end of this turn, and by nothing else before.
     fn serve_alone(&mut self, key: Key) {
         if let Some(connection) = self.connection(key)
             && !std::mem::replace(&mut connection.queued, true)
         {
             self.ready.push(key);
+            self.set_aside(key);
         }
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Reading {
     pub(super) next: usize,
     /// There was nothing after the page when it was read.
     pub(super) complete: bool,
+    /// The page had nothing at all for this link.
+    pub(super) empty: bool,
 }
 
 impl Reading {

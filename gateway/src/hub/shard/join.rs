@@ -109,12 +109,16 @@ impl Shard {
     pub(super) fn ask(&mut self, key: Key, nth: usize) {
         let Some(connection) = self.connections.get_mut(key.index as usize) else { return };
         let link = &mut connection.links[nth];
-        if let Progress::Replay(reading) = &mut link.progress {
-            **reading = Reading { asked: true, ..Reading::default() };
-        }
+        let Progress::Replay(reading) = &mut link.progress else { return };
+        let in_vain = reading.empty;
+        **reading = Reading { asked: true, ..Reading::default() };
         let channel = &mut self.channels[link.channel as usize];
-        channel.asking.entry(link.at).or_default().push(key);
-        if let Some(replayer) = self.hub.replayer() {
+        let asking = channel.asking.entry(link.at).or_default();
+        asking.push(key);
+        let Some(replayer) = self.hub.replayer() else { return };
+        if in_vain {
+            replayer.ask_later(self.index, &channel.channel, link.at);
+        } else if asking.len() == 1 {
             replayer.ask(self.index, &channel.channel, link.at);
         }
     }
@@ -136,6 +140,7 @@ impl Shard {
                 page: Some(Arc::clone(&answer.page)),
                 next: answer.start,
                 complete: answer.complete,
+                empty: answer.gap.is_none() && answer.start >= answer.page.frames.len(),
             };
             self.serve_alone(key);
         }
@@ -238,7 +243,6 @@ impl Shard {
                 if let (Progress::Live, Some(stands)) = (&link.progress, stands) {
                     link.at = stands;
                     link.progress = Progress::Replay(Box::default());
-                    self.set_aside(key);
                     self.serve_alone(key);
                 }
             }
@@ -263,14 +267,12 @@ impl Shard {
         let due = connection.next_heartbeat;
         self.wheel.add(key, due);
         self.write_greeting(key);
-        self.set_aside(key);
         self.serve_alone(key);
     }
 
     /// A link began after the connection's first bytes: the client's id now says more than it did.
     fn began_late(&mut self, key: Key) {
         self.write_id(key);
-        self.set_aside(key);
         self.serve_alone(key);
     }
 }

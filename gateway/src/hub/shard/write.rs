@@ -382,8 +382,11 @@ impl Shard {
     pub(super) fn set_aside(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key.index as usize).filter(|c| c.key == key) else { return };
         let own_id = self.has_own_id(connection);
-        let hindered =
-            matches!(connection.stage, Stage::Starting(_)) || connection.blocked.is_some() || connection.queued;
+        // The pass must never overtake what waits for this connection alone.
+        let hindered = matches!(connection.stage, Stage::Starting(_))
+            || connection.blocked.is_some()
+            || connection.queued
+            || !connection.unsent.is_empty();
         let Some(connection) = self.connections.get_mut(key.index as usize) else { return };
         for link in &mut connection.links {
             let channel = &mut self.channels[link.channel as usize];
