@@ -140,6 +140,10 @@ pub trait Broker: Send + Sync + 'static {
     /// Forgets a channel's events; its positions go on.
     fn forget<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), Unavailable>>;
 
+    /// Writes down that the history after `common` is another one than some have seen, once, so that whoever crosses
+    /// it is told.
+    fn mark_fork<'a>(&'a self, channel: &'a Channel, common: Position) -> BoxFuture<'a, Result<(), Unavailable>>;
+
     /// Sends `message` to every replica, this one too; answers how many there are, if the broker can tell.
     fn control(&self, message: Bytes) -> BoxFuture<'_, Result<usize, Unavailable>>;
 

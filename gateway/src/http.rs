@@ -10,6 +10,7 @@ mod connection;
 mod console;
 mod cors;
 mod counts;
+mod head_clock;
 mod history;
 mod negotiate;
 mod poll;

@@ -439,6 +439,14 @@ impl Hub {
                     tokio::time::sleep(LOOK_AGAIN_AFTER).await;
                     proven = true;
                 }
+                Repaired::Forked(common) => {
+                    tracing::warn!(%channel, %common, "the history was replaced after this position");
+                    while let Err(error) = broker.mark_fork(&channel, common).await {
+                        tracing::debug!(%channel, %error, "a fork cannot be written down yet");
+                        tokio::time::sleep(RETRY_AFTER).await;
+                    }
+                    proven = false;
+                }
                 Repaired::Done(need) => return self.see_to(&channel, need),
             }
         }

@@ -28,7 +28,7 @@ use sluice_gateway::{
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, OnceLock, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -70,12 +70,28 @@ impl Sink for Relay {
 }
 
 struct Flaky {
-    inner: MemoryBroker,
+    inner: RwLock<Arc<MemoryBroker>>,
+    rules: Rules,
     relay: Arc<Relay>,
     subscribed: Mutex<Vec<Channel>>,
 }
 
 impl Flaky {
+    fn inner(&self) -> Arc<MemoryBroker> {
+        Arc::clone(&self.inner.read().expect("not poisoned"))
+    }
+
+    /// Loses all history, as a Redis that is restarted without persistence.
+    async fn wipe(&self) {
+        self.relay.cut.store(true, Ordering::SeqCst);
+        let fresh = MemoryBroker::new(self.rules.clone(), 1 << 30, Arc::clone(&self.relay) as Arc<dyn Sink>);
+        for channel in self.subscribed.lock().expect("not poisoned").iter() {
+            fresh.subscribe(channel);
+        }
+        *self.inner.write().expect("not poisoned") = Arc::new(fresh);
+        self.cut().await;
+    }
+
     async fn mood(&self) -> Result<(), Unavailable> {
         if self.relay.calm.load(Ordering::SeqCst) {
             return Ok(());
@@ -102,23 +118,23 @@ impl Flaky {
 
 impl Broker for Flaky {
     fn publish(&self, batch: Vec<Publish>) -> BoxFuture<'_, Vec<Result<Accepted, Unavailable>>> {
-        self.inner.publish(batch)
+        Box::pin(async move { self.inner().publish(batch).await })
     }
 
     fn subscribe(&self, channel: &Channel) {
         self.subscribed.lock().expect("not poisoned").push(channel.clone());
-        self.inner.subscribe(channel);
+        self.inner().subscribe(channel);
     }
 
     fn unsubscribe(&self, channel: &Channel) {
         self.subscribed.lock().expect("not poisoned").retain(|known| known != channel);
-        self.inner.unsubscribe(channel);
+        self.inner().unsubscribe(channel);
     }
 
     fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, Unavailable>> {
         Box::pin(async move {
             self.mood().await?;
-            let tops = self.inner.join(channels).await;
+            let tops = self.inner().join(channels).await;
             self.mood().await?;
             tops
         })
@@ -134,30 +150,37 @@ impl Broker for Flaky {
         Box::pin(async move {
             self.mood().await?;
             // Small pages, so that most replays take several.
-            let page = self.inner.read(channel, after, before, count.min(7)).await;
+            let page = self.inner().read(channel, after, before, count.min(7)).await;
             self.mood().await?;
             page
         })
     }
 
     fn place<'a>(&'a self, channel: &'a Channel, since: Since) -> BoxFuture<'a, Result<Position, Unavailable>> {
-        self.inner.place(channel, since)
+        Box::pin(async move { self.inner().place(channel, since).await })
     }
 
     fn ends<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<Option<Ends>, Unavailable>> {
-        self.inner.ends(channel)
+        Box::pin(async move { self.inner().ends(channel).await })
     }
 
     fn forget<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), Unavailable>> {
-        self.inner.forget(channel)
+        Box::pin(async move { self.inner().forget(channel).await })
+    }
+
+    fn mark_fork<'a>(&'a self, channel: &'a Channel, common: Position) -> BoxFuture<'a, Result<(), Unavailable>> {
+        Box::pin(async move {
+            self.mood().await?;
+            self.inner().mark_fork(channel, common).await
+        })
     }
 
     fn control(&self, message: Bytes) -> BoxFuture<'_, Result<usize, Unavailable>> {
-        self.inner.control(message)
+        Box::pin(async move { self.inner().control(message).await })
     }
 
     fn stop(&self) {
-        self.inner.stop();
+        self.inner().stop();
     }
 }
 
@@ -226,8 +249,9 @@ impl World {
         let (cut, calm) = (AtomicBool::new(false), AtomicBool::new(false));
         let relay = Arc::new(Relay { hub: Arc::clone(&hub), cut, calm });
         let sink = Arc::clone(&relay) as Arc<dyn Sink>;
-        let inner = MemoryBroker::new(Rules::new(config), 1 << 30, sink);
-        let broker = Arc::new(Flaky { inner, relay, subscribed: Mutex::default() });
+        let rules = Rules::new(config);
+        let inner = RwLock::new(Arc::new(MemoryBroker::new(rules.clone(), 1 << 30, sink)));
+        let broker = Arc::new(Flaky { inner, rules, relay, subscribed: Mutex::default() });
         hub.attach_broker(Arc::clone(&broker) as Arc<dyn Broker>);
         let channels: Vec<_> = (0..6).map(|n| Channel::new(&format!("c{n}")).expect("a name")).collect();
         let published = channels.iter().map(|_| AtomicU64::new(0)).collect();
@@ -371,6 +395,71 @@ async fn whatever_the_broker_does_every_client_sees_every_event_once_and_in_orde
         std::env::var("SLUICE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     for (nth, shards) in [1, 2].into_iter().enumerate() {
         storm(seed.wrapping_add(nth as u64), shards).await;
+    }
+}
+
+/// Runs until `done`, or fails.
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_history_is_one_gap_for_each_who_had_seen_it_and_nothing_is_missed_afterwards() {
+    let world = World::new(2);
+    world.broker.relay.calm.store(true, Ordering::SeqCst);
+    let mut staying = world.connect(&[0, 1], None).await.expect("let in");
+    let mut leaving = world.connect(&[0], None).await.expect("let in");
+    for _ in 0..30 {
+        world.publish(0).await;
+        world.publish(1).await;
+    }
+    let (mut stayed, mut left) = (Seen::default(), Seen::default());
+    read_until(&mut staying, &mut stayed, |seen| seen.is_whole("c0", 30) && seen.is_whole("c1", 30)).await;
+    read_until(&mut leaving, &mut left, |seen| seen.is_whole("c0", 30)).await;
+    drop(leaving);
+
+    world.broker.wipe().await;
+    for _ in 0..20 {
+        world.publish(0).await;
+    }
+    read_until(&mut staying, &mut stayed, |seen| seen.gaps.len() == 2 && seen.is_whole("c0", 50)).await;
+    // Who was away during the loss, and reads what was published since.
+    let mut back = world.connect(&[0], left.id.as_deref()).await.expect("let in");
+    read_until(&mut back, &mut left, |seen| seen.is_whole("c0", 50) && !seen.gaps.is_empty()).await;
+    // And who never saw the lost history hears of no loss beyond the mark that it crosses live.
+    let mut fresh = world.connect(&[0], None).await.expect("let in");
+    for _ in 0..10 {
+        world.publish(0).await;
+    }
+    let mut new = Seen::default();
+    read_until(&mut fresh, &mut new, |seen| seen.is_whole("c0", 60)).await;
+    read_until(&mut staying, &mut stayed, |seen| seen.is_whole("c0", 60)).await;
+    read_until(&mut back, &mut left, |seen| seen.is_whole("c0", 60)).await;
+    assert_eq!((stayed.gaps.len(), left.gaps.len(), new.gaps.len()), (2, 1, 0), "{stayed:?} {left:?} {new:?}");
+    assert!(left.gaps[0].contains("\"reset\"") && left.gaps[0].contains("\"c0\""), "{:?}", left.gaps);
+
+    // A resume right after the gap does not tell of it again.
+    let mut again = world.connect(&[0], left.id.as_deref()).await.expect("let in");
+    world.publish(0).await;
+    read_until(&mut again, &mut left, |seen| seen.is_whole("c0", 61)).await;
+    assert_eq!(left.gaps.len(), 1);
+    until("all connections are counted out", || world.hub.connections() == 4).await;
+}
+
+async fn read_until(body: &mut OutboxBody, seen: &mut Seen, done: impl Fn(&Seen) -> bool) {
+    let mut text = String::new();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !done(seen) {
+        let frame = tokio::time::timeout_at(deadline, body.frame()).await;
+        let Ok(Some(Ok(frame))) = frame else { panic!("not seen in time: {seen:?}") };
+        text.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("UTF-8"));
+        seen.take(&mut text);
     }
 }
 

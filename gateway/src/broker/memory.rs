@@ -9,7 +9,7 @@ use super::{
     announcement::Announced,
     log::{Entry, Page},
 };
-use crate::{channel::Channel, position::Position};
+use crate::{channel::Channel, event::Event, position::Position};
 use bytes::Bytes;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -86,7 +86,7 @@ impl MemoryBroker {
         }
         let position = match self.rules.retention(&channel) {
             Some(retention) => {
-                let entry = state.append(&channel, event, retention, now);
+                let entry = state.append(&channel, event, retention, now, None);
                 let position = entry.at;
                 if state.subscribed.contains(&channel) {
                     let Entry { at, prev, event, .. } = entry;
@@ -126,11 +126,18 @@ impl State {
         log
     }
 
-    fn append(&mut self, channel: &Channel, event: crate::event::Event, retention: Retention, now: u64) -> Entry {
+    fn append(
+        &mut self,
+        channel: &Channel,
+        event: Event,
+        retention: Retention,
+        now: u64,
+        fork: Option<Position>,
+    ) -> Entry {
         let log = self.log(channel, now);
         let micros_at = if now > log.last.micros { now } else { log.last.micros + 1 + now % 1000 };
         let at = Position::new(micros_at, log.last.seq + 1);
-        let entry = Entry { at, prev: log.last.micros, event, fork: None };
+        let entry = Entry { at, prev: log.last.micros, event, fork };
         log.last = at;
         log.entries.push_back(entry.clone());
         let added = weight(&entry);
@@ -293,6 +300,22 @@ impl Broker for MemoryBroker {
                 freed = log.entries.drain(..).map(|entry| weight(&entry)).sum();
             }
             state.bytes -= freed;
+            Ok(())
+        })
+    }
+
+    fn mark_fork<'a>(&'a self, channel: &'a Channel, common: Position) -> BoxFuture<'a, Result<(), Unavailable>> {
+        Box::pin(async move {
+            let mut state = self.state();
+            let now = now_micros();
+            let Some(retention) = self.rules.retention(channel) else { return Ok(()) };
+            let known = state.log(channel, now).entries.iter().any(|entry| entry.fork == Some(common));
+            if !known {
+                let event = Event::new(None, Bytes::new()).map_err(|error| Unavailable(error.to_string()))?;
+                state.append(channel, event, retention, now, Some(common));
+                // Says only that there is something to read.
+                self.sink.announced(channel.as_str(), Announced::Unreadable);
+            }
             Ok(())
         })
     }

@@ -184,6 +184,14 @@ impl Broker for RedisBroker {
         })
     }
 
+    fn mark_fork<'a>(&'a self, channel: &'a Channel, common: Position) -> BoxFuture<'a, Result<(), Unavailable>> {
+        Box::pin(async move {
+            let Some(retention) = self.rules.retention(channel) else { return Ok(()) };
+            let mark = scripts::mark_fork(&self.names, channel, common, retention);
+            scripts::published(self.query(mark).await?).map(drop).map_err(unavailable)
+        })
+    }
+
     fn control(&self, message: Bytes) -> BoxFuture<'_, Result<usize, Unavailable>> {
         Box::pin(async move {
             let mut publish = redis::cmd("PUBLISH");

@@ -82,8 +82,9 @@ settings! {
     pub struct Http {
         /// How long a client may take to send a request's head.
         pub header_timeout: Duration = secs(10), within(millis(100), mins(5));
-        /// How long a kept-alive connection may be without a request.
-        pub idle_timeout: Duration = secs(60), within(secs(1), hours(1));
+        /// How long a kept-alive connection may be without a request: longer than the proxy in front keeps one, else a
+        /// request can meet the end of its connection.
+        pub idle_timeout: Duration = secs(75), within(secs(1), hours(1));
         /// How long a client may take to send a request's body.
         pub body_timeout: Duration = secs(30), within(millis(100), mins(10));
         /// The largest request head.

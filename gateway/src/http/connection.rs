@@ -3,7 +3,12 @@
 //! An HTTP/1.1 request for a stream ends hyper's part: the service leaves a [`Handoff`], the socket is taken out of
 //! hyper, and a shard owns it from then on.
 
-use super::{App, body::Body, route, subscribe};
+use super::{
+    App,
+    body::Body,
+    head_clock::{Clocked, HeadClock},
+    route, subscribe,
+};
 use crate::hub::{Permit, connection::Outlet};
 use bytes::Bytes;
 use hyper::{Request, Response, body::Incoming, service::service_fn};
@@ -99,29 +104,36 @@ async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
 
 async fn http1(app: Arc<App>, stream: TcpStream) -> Outcome {
     let slot = Arc::new(HandoffSlot::default());
+    let clock = HeadClock::new();
     let service = {
-        let (app, slot) = (Arc::clone(&app), Arc::clone(&slot));
+        let (app, slot, clock) = (Arc::clone(&app), Arc::clone(&slot), Arc::clone(&clock));
         service_fn(move |request: Request<Incoming>| -> Answering {
-            let (app, transport) = (Arc::clone(&app), Transport::Http1(Arc::clone(&slot)));
-            Box::pin(async move { Ok(route::answer(app, transport, request).await) })
+            let (app, clock) = (Arc::clone(&app), Arc::clone(&clock));
+            let transport = Transport::Http1(Arc::clone(&slot));
+            clock.request_began();
+            Box::pin(async move {
+                let response = route::answer(app, transport, request).await;
+                clock.request_ended();
+                Ok(response)
+            })
         })
     };
     let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.config.http.idle_timeout)
         .max_buf_size(app.config.http.max_header_bytes.get().max(8192))
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Clocked { stream, clock: Arc::clone(&clock) }), service);
     tokio::select! {
         biased;
         handoff = slot.taken() => {
-            let stream = connection.into_parts().io.into_inner();
+            let stream = connection.into_parts().io.into_inner().stream;
             hand_over(&app, stream, handoff)?;
         }
         ended = poll_fn(|context| connection.poll_without_shutdown(context)) => {
-            let stream = connection.into_parts().io.into_inner();
-            linger(stream).await;
+            linger(connection.into_parts().io.into_inner().stream).await;
             ended?;
         }
+        () = clock.expired(app.config.http.header_timeout) => {}
     }
     Ok(())
 }

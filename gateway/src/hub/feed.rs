@@ -314,8 +314,7 @@ impl Feed {
                 if !proven {
                     return Repaired::Doubtful;
                 }
-                self.fork(page, outlets);
-                return Repaired::ReadOn;
+                return Repaired::Forked(self.fork(page));
             }
             // Trimmed before this replica had read it.
             let to = entries.first().map_or(page.last, |first| Position::new(first.prev, first.at.seq - 1));
@@ -350,22 +349,20 @@ impl Feed {
         self.pass(frame, outlets);
     }
 
-    /// The log is another one than what was passed on. Goes back to the last position that both have, or to before
-    /// the first entry of the new one.
-    fn fork(&mut self, page: &Page, outlets: &Outlets<'_>) {
+    /// The log is another one than what was passed on: goes back to the last position that both have, or to before the
+    /// first entry of the new one, and answers it. The gap comes by the log itself, once the fork is written down there.
+    fn fork(&mut self, page: &Page) -> Position {
         let common = page.entries.iter().rev().find(|entry| self.tail.iter().any(|frame| frame.at() == Some(entry.at)));
-        let to = match (common, page.entries.first()) {
+        self.last = match (common, page.entries.first()) {
             (Some(entry), _) => entry.at,
-            (None, Some(first)) => Position::new(first.prev, first.at.seq - 1),
+            (None, Some(first)) => Position::new(first.prev, first.at.seq.saturating_sub(1)),
             (None, None) => page.last,
         };
-        let gap = Frame::gap(self.channel.clone(), GapReason::Reset, Some(self.last), Some(to));
-        self.last = to;
         // What is in the tail belongs to the old line: nobody may resume within it.
         self.tail.clear();
         self.tail_weight = 0;
-        self.base = to;
-        self.pass(gap, outlets);
+        self.base = self.last;
+        self.last
     }
 
     /// Passes on what was held while history was read, as far as it follows.
@@ -415,5 +412,7 @@ pub(crate) enum Repaired {
     ReadOn,
     /// The page looks like another history's: wait a second, read again, and then believe it.
     Doubtful,
+    /// It is another history since this position, which is to be written down in it.
+    Forked(Position),
     Done(Need),
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     broker::{
-        Broker, Since,
+        Broker, Since, Unavailable,
         log::{Entry, Link, Located, Page, locate},
     },
     channel::Channel,
@@ -33,6 +33,10 @@ const KEEP: Duration = Duration::from_secs(5);
 const KEEP_PAGES: usize = 8;
 /// Between two reads where the first looked like another history.
 const DOUBT: Duration = Duration::from_secs(1);
+/// How long a feed may take to find and write down that a history was replaced.
+const FEED_LOOKS: Duration = Duration::from_secs(3);
+/// How many of the newest entries are searched for that.
+const FORK_SEARCH: usize = 1000;
 /// After a read that failed.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -41,6 +45,9 @@ const RETRY: Duration = Duration::from_millis(250);
 pub(crate) struct ReplayPage {
     pub(crate) frames: Vec<Arc<Frame>>,
 }
+
+/// Why a client is not shown what lies after its place, and where the stream goes on.
+type Gap = (GapReason, Position);
 
 /// What a shard is told when it asked for what follows a position.
 #[derive(Debug)]
@@ -66,7 +73,6 @@ impl Link for Chain {
 }
 
 struct Kept {
-    channel: Channel,
     read: Instant,
     page: Arc<ReplayPage>,
     links: Vec<Chain>,
@@ -235,38 +241,51 @@ impl Replayer {
         doubted
     }
 
-    /// The history is another one than the client's: from the first entry of the new line.
+    /// The history is another one than the client's: goes on with the new line.
     async fn reset(&self, channel: &Channel, after: Position) {
-        // A log that was deleted needs an identity again, and the channel's feed should look at it too.
+        // A log that was deleted needs an identity again. The channel's feed should look at it too, and may know where
+        // the two lines part: what it writes down is better than what can be told from here.
         let _ = self.broker.join(vec![channel.clone()]).await;
         let _ = self.joins.send(channel.clone());
-        // Nothing names the last entry that both lines share, so time decides: whatever is later than what the client
-        // has seen is new to it. In a wiped history that is all of it.
-        let start = match self.broker.place(channel, Since::Time(after.micros + 1)).await {
-            Ok(start) => start,
-            Err(_) => return, // it still waits, and is tried again
+        tokio::time::sleep(FEED_LOOKS).await;
+        let Ok(fork) = self.fork_before(channel, after).await else { return };
+        let (start, gap) = match fork {
+            // The gap stands in the log, and is crossed.
+            Some(common) => (common, None),
+            None => {
+                // Nothing names the last entry that both lines share, so time decides: whatever is later than what the
+                // client has seen is new to it. In a wiped history that is all of it.
+                let Ok(start) = self.broker.place(channel, Since::Time(after.micros + 1)).await else { return };
+                (start, Some((GapReason::Reset, start)))
+            }
         };
         let kept = Arc::new(self.read(channel, start).await);
-        let Some((index, _)) = kept.serves_or_gap(start) else { return };
+        let Some((index, trimmed)) = kept.serves_or_gap(start) else { return };
         let mut channels = self.channels();
         let Some(state) = channels.get_mut(channel) else { return };
         state.waiting.retain(|&(shard, waits)| {
-            if waits != after {
-                return true;
+            if waits == after {
+                self.answer(shard, channel, after, &kept, index, gap.or(trimmed));
             }
-            let gap = Frame::gap(channel.clone(), GapReason::Reset, Some(after), Some(start));
-            self.answer(shard, channel, after, &kept, index, Some(gap));
-            false
+            waits != after
         });
     }
 
-    fn answer(&self, shard: usize, channel: &Channel, after: Position, kept: &Kept, start: usize, gap: Option<Frame>) {
+    /// The last position before the latest fork that a client at `after` has not crossed.
+    async fn fork_before(&self, channel: &Channel, after: Position) -> Result<Option<Position>, Unavailable> {
+        let end = Position::new(u64::MAX - 1, 0);
+        let newest = self.broker.read(channel, end, FORK_SEARCH, 0).await?;
+        let forks = newest.entries.iter().filter_map(|entry| entry.fork);
+        Ok(forks.filter(|common| common.seq < after.seq).last())
+    }
+
+    fn answer(&self, shard: usize, channel: &Channel, after: Position, kept: &Kept, start: usize, gap: Option<Gap>) {
         let result = if gap.is_some() { "gap" } else { "complete" };
         self.metrics.resumes.with_label_values(&["broker", result]).inc();
         self.queues[shard].push(Command::Page(PageAnswer {
             channel: channel.clone(),
             after,
-            gap: gap.map(Arc::new),
+            gap: gap.map(|(reason, to)| Arc::new(Frame::gap(channel.clone(), reason, Some(after), Some(to)))),
             page: Arc::clone(&kept.page),
             start,
             complete: kept.complete,
@@ -297,14 +316,7 @@ impl Kept {
             last = Some(*at);
         }
         let (last, complete) = (page.last, page.complete);
-        Self {
-            channel: channel.clone(),
-            read: Instant::now(),
-            page: Arc::new(ReplayPage { frames }),
-            links,
-            last,
-            complete,
-        }
+        Self { read: Instant::now(), page: Arc::new(ReplayPage { frames }), links, last, complete }
     }
 
     /// Where someone who stood at `after` goes on, if this page has something for it without a doubt.
@@ -317,8 +329,8 @@ impl Kept {
 
     /// The same for the one whom the page was read for, who may also be at the end, or have lost what was trimmed;
     /// nothing if the page looks like another history's.
-    fn serves_or_gap(&self, after: Position) -> Option<(usize, Option<Frame>)> {
-        let trimmed = |to| Some(Frame::gap(self.channel.clone(), GapReason::Trimmed, Some(after), Some(to)));
+    fn serves_or_gap(&self, after: Position) -> Option<(usize, Option<Gap>)> {
+        let trimmed = |to| Some((GapReason::Trimmed, to));
         match (locate(&self.links, after), self.links.first()) {
             (Located::At(start), _) => Some((start, None)),
             (Located::Before, Some(Chain(at, prev))) => Some((0, trimmed(Position::new(*prev, at.seq - 1)))),

@@ -30,12 +30,16 @@ impl Lua {
 }
 
 static PUBLISH: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("publish.lua")));
+static FORK: LazyLock<Lua> = LazyLock::new(|| Lua::new(concat!(include_str!("core.lua"), include_str!("fork.lua"))));
 static JOIN: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("join.lua")));
 static READ: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("read.lua")));
 static PLACE: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("place.lua")));
 
 /// The limits that hold for a channel without a limits key: what the publishers assume that do not know the rules.
 const DEFAULT_LIMITS: &str = "1000 600000000 604800 600";
+
+/// How many of the newest entries are searched for a fork's mark.
+const FORK_SEARCH: usize = 1000;
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
@@ -109,6 +113,22 @@ pub(super) fn join(
 pub(super) fn joined(answer: Value) -> RedisResult<Option<Position>> {
     let last: String = redis::from_redis_value(answer.extract_error()?)?;
     if last.is_empty() { Ok(None) } else { parse_position(&last).map(Some) }
+}
+
+/// Writes down that the history after `common` was replaced; answered as [`publish`] is.
+pub(super) fn mark_fork(names: &Names, channel: &Channel, common: Position, retention: Retention) -> Cmd {
+    let mut command = FORK.call(true);
+    command
+        .arg(1)
+        .arg(names.log(channel))
+        .arg("PUBLISH")
+        .arg(names.pubsub(channel))
+        .arg(common.to_string())
+        .arg(retention.size)
+        .arg(micros(retention.age))
+        .arg(retention.memory.as_secs().max(1))
+        .arg(FORK_SEARCH);
+    command
 }
 
 pub(super) fn read(names: &Names, channel: &Channel, after: Position, before: usize, count: usize) -> Cmd {
