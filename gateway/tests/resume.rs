@@ -296,6 +296,7 @@ impl World {
             channels,
             ends: None,
             started: Some(started),
+            span: tracing::Span::none(),
             permit,
         };
         self.hub.open(shard, open);

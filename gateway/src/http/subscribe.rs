@@ -111,10 +111,11 @@ pub(super) fn open(
         // Nobody else is told the id, so nobody could publish to it.
         channels.push((Channel::of_connection(&id), Start::Live));
     }
-    tracing::debug!(connection = %id, channels = channels.len(), "stream opened");
+    let span = tracing::debug_span!("connection", %id, channels = channels.len());
+    span.in_scope(|| tracing::debug!("stream opened"));
     // Up to a fifth sooner, so that streams that came together do not end together.
     let ends = app.config.stream.max_age.map(|age| Instant::now() + age.mul_f64(1.0 - fastrand::f64() / 5.0));
-    Open { id, subject: None, outlet, head, format, heartbeat, greeting, channels, ends, started, permit }
+    Open { id, subject: None, outlet, head, format, heartbeat, greeting, channels, ends, started, span, permit }
 }
 
 fn wanted(app: &App, headers: &HeaderMap, query: &Query) -> Result<Wanted, Problem> {

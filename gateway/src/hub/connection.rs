@@ -69,6 +69,8 @@ pub struct Open {
     pub ends: Option<Instant>,
     /// Told when the subscriptions are in force, so that an answer's head can wait for it.
     pub started: Option<tokio::sync::oneshot::Sender<()>>,
+    /// What is logged of the connection is logged in here.
+    pub span: tracing::Span,
     /// Counts the connection as long as it lives.
     pub permit: super::Permit,
 }

@@ -179,7 +179,8 @@ impl Shard {
     }
 
     fn open(&mut self, open: Open) {
-        let Open { id, subject, outlet, head, format, heartbeat, greeting, channels, ends, started, permit } = open;
+        let Open { id, subject, outlet, head, format, heartbeat, greeting, channels, ends, started, span, permit } =
+            open;
         let index = self.connections.vacant_key();
         self.next_generation = self.next_generation.wrapping_add(1);
         let key = Key { index: u32::try_from(index).unwrap_or(u32::MAX), generation: self.next_generation };
@@ -224,6 +225,7 @@ impl Shard {
             started,
             stray_bytes: 0,
             queued: false,
+            span,
             _permit: permit,
         });
         self.wheel.add(key, self.now + START_WITHIN);
@@ -341,7 +343,7 @@ impl Shard {
         self.sockets[key.index as usize] = None;
         self.hub.loads[self.index].fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         self.hub.metrics.disconnects.with_label_values(&[reason.as_str()]).inc();
-        tracing::debug!(connection = %connection.id, reason = reason.as_str(), "stream ended");
+        connection.span.in_scope(|| tracing::debug!(reason = reason.as_str(), "stream ended"));
     }
 
     /// Takes a link's subscriber out of its channel, and the channel out of the shard with its last one.

@@ -105,5 +105,6 @@ pub(super) struct Connection {
     pub(super) stray_bytes: usize,
     /// In the list of those to be served one by one.
     pub(super) queued: bool,
+    pub(super) span: tracing::Span,
     pub(super) _permit: Permit,
 }
