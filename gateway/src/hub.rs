@@ -417,8 +417,13 @@ impl Hub {
             let Some(feed) = self.feed(channel.as_str()) else { return };
             let after = lock(&feed).last();
             if proven {
-                // A log that was deleted needs an identity before anything can be told of it.
-                let _ = broker.join(vec![channel.clone()]).await;
+                // A log that was deleted needs an identity before anything can be told of it; and joining writes, so
+                // that only a master can be the one that shows another history.
+                if let Err(error) = broker.join(vec![channel.clone()]).await {
+                    tracing::debug!(%channel, %error, "the history cannot be looked at again yet");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                    continue;
+                }
             }
             let before = if proven { REPAIR_PAGE } else { 1 };
             let timer = self.metrics.history_read_seconds.start_timer();

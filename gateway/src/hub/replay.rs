@@ -243,9 +243,12 @@ impl Replayer {
 
     /// The history is another one than the client's: goes on with the new line.
     async fn reset(&self, channel: &Channel, after: Position) {
-        // A log that was deleted needs an identity again. The channel's feed should look at it too, and may know where
-        // the two lines part: what it writes down is better than what can be told from here.
-        let _ = self.broker.join(vec![channel.clone()]).await;
+        // A log that was deleted needs an identity again, and as joining writes, only a master can answer it. The
+        // channel's feed should look at it too, and may know where the two lines part: what it writes down is better
+        // than what can be told from here.
+        if self.broker.join(vec![channel.clone()]).await.is_err() {
+            return;
+        }
         let _ = self.joins.send(channel.clone());
         tokio::time::sleep(FEED_LOOKS).await;
         let Ok(fork) = self.fork_before(channel, after).await else { return };

@@ -29,7 +29,7 @@ use connection::{Connection, Link, Progress, Stage};
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use slab::Slab;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::TcpStream,
     os::fd::AsRawFd,
     sync::Arc,
@@ -70,6 +70,8 @@ pub(super) struct Shard {
     dirty: Vec<u32>,
     /// Connections to be served one by one.
     ready: Vec<Key>,
+    /// Those of them that read history, whose turn is bounded.
+    catching_up: VecDeque<Key>,
     wheel: Wheel,
     now: Instant,
     scratch: Vec<u8>,
@@ -96,6 +98,7 @@ impl Shard {
             by_name: HashMap::new(),
             dirty: Vec::new(),
             ready: Vec::new(),
+            catching_up: VecDeque::new(),
             wheel: Wheel::new(now),
             now,
             scratch: Vec::new(),
@@ -109,7 +112,11 @@ impl Shard {
         let mut events = Events::with_capacity(1024);
         let mut commands = Vec::with_capacity(COMMANDS_A_TURN);
         while !self.stopping {
-            let idle = self.ready.is_empty() && self.dirty.is_empty() && commands.is_empty() && self.queue.is_empty();
+            let idle = self.ready.is_empty()
+                && self.catching_up.is_empty()
+                && self.dirty.is_empty()
+                && commands.is_empty()
+                && self.queue.is_empty();
             let timeout = if idle { self.wheel.until_tick(Instant::now()) } else { Duration::ZERO };
             if let Err(error) = self.poll.poll(&mut events, Some(timeout))
                 && error.kind() != std::io::ErrorKind::Interrupted

@@ -108,3 +108,10 @@ pub(super) struct Connection {
     pub(super) span: tracing::Span,
     pub(super) _permit: Permit,
 }
+
+impl Connection {
+    /// Whether it reads history on one of its channels.
+    pub(super) fn is_reading(&self) -> bool {
+        self.links.iter().any(|link| matches!(link.progress, Progress::Replay(_)))
+    }
+}

@@ -16,7 +16,9 @@ use bytes::Bytes;
 
 /// The most that is gathered for one write, and written to one connection before it is the next one's turn.
 const CHUNK_BYTES: usize = 64 * 1024;
-const TURN_BYTES: usize = 256 * 1024;
+const TURN_BYTES: usize = 128 * 1024;
+/// How long one turn may serve those who read history.
+const CATCH_UP_A_TURN: Duration = Duration::from_millis(2);
 /// Writes after which the clock is read again, for the delivery metric.
 const CLOCK_EVERY: u64 = 256;
 
@@ -93,7 +95,20 @@ impl Shard {
             }
         }
         for key in std::mem::take(&mut self.ready) {
+            if self.connection(key).is_some_and(|connection| connection.is_reading()) {
+                self.catching_up.push_back(key);
+            } else {
+                self.serve(key);
+            }
+        }
+        // Thousands may be catching up: whoever is live waits for a few of them only.
+        let enough = Instant::now() + CATCH_UP_A_TURN;
+        for _ in 0..self.catching_up.len() {
+            let Some(key) = self.catching_up.pop_front() else { break };
             self.serve(key);
+            if Instant::now() >= enough {
+                break;
+            }
         }
     }
 
