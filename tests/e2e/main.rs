@@ -1,1 +1,24 @@
-fn main() {}
+//! What Sluice promises, tried from outside with real processes. Each test is named by its promise.
+//!
+//! `one_*` modules run one gateway with the embedded broker; `cluster_*` modules run several with a Redis, behind nginx.
+
+mod cluster_counts;
+mod cluster_nginx;
+mod cluster_publishing;
+mod cluster_redis_away;
+mod cluster_replica_killed;
+mod cluster_subscriptions;
+mod dependencies;
+mod one_admin;
+mod one_crowd;
+mod one_formats;
+mod one_heartbeat;
+mod one_http2;
+mod one_independent;
+mod one_publish;
+mod one_refusals;
+mod one_settings;
+mod one_slow;
+mod one_stop;
+mod one_stream;
+mod readme;

@@ -1,0 +1,129 @@
+//! HTTP/2 by prior knowledge: the same frames, many streams on one connection.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Incoming, client::conn::http2::SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use sluice_cli::sse::{Event, Parser};
+use sluice_tests::{check, gateway::Gateway, wait};
+
+async fn connect(gateway: &Gateway) -> SendRequest<Full<Bytes>> {
+    let socket = tokio::net::TcpStream::connect(gateway.address).await.expect("connects");
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
+    let (sender, connection) = wait::soon("the handshake", handshake).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+async fn send(
+    connection: &mut SendRequest<Full<Bytes>>,
+    gateway: &Gateway,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Response<Incoming> {
+    let uri = format!("http://{}{path}", gateway.address);
+    let request = Request::builder().method(method).uri(uri).body(Full::from(body.to_owned())).expect("a request");
+    wait::soon("an answer", connection.send_request(request)).await.expect("an answer")
+}
+
+/// Reads a stream until it has had this many events.
+async fn events(response: &mut Response<Incoming>, parser: &mut Parser, count: usize) -> Vec<Event> {
+    let mut events = Vec::new();
+    while events.len() < count {
+        let frame = wait::soon("the next bytes", response.body_mut().frame()).await.expect("not the end");
+        if let Ok(data) = frame.expect("no error").into_data() {
+            parser.push(&data, &mut events).expect("not too large");
+        }
+    }
+    events
+}
+
+#[tokio::test]
+async fn a_stream_has_the_same_head_first_bytes_and_events() {
+    let gateway = Gateway::start("").await;
+    let mut connection = connect(&gateway).await;
+    let mut stream = send(&mut connection, &gateway, "GET", "/events?channel=a&channel=b", "").await;
+    assert_eq!(stream.status(), 200);
+    for (name, value) in [
+        ("content-type", "text/event-stream"),
+        ("cache-control", "no-store, no-transform"),
+        ("x-accel-buffering", "no"),
+        ("access-control-allow-origin", "*"),
+    ] {
+        assert_eq!(stream.headers().get(name).and_then(|value| value.to_str().ok()), Some(value), "{name}");
+    }
+    let first = wait::soon("the first bytes", stream.body_mut().frame()).await.expect("bytes").expect("no error");
+    let first = first.into_data().expect("data");
+    assert!(first.starts_with(b"retry: ") && first.ends_with(b"\n\n"), "{first:?}");
+    let mut parser = Parser::new();
+    parser.push(&first, &mut Vec::new()).expect("not too large");
+
+    let large = "x".repeat(64 * 1024);
+    for data in ["one\ntwo", &large, "last"] {
+        let answer = send(&mut connection, &gateway, "POST", "/channels/a/events?event=e", data).await;
+        assert_eq!(answer.status(), 200);
+    }
+    let events = events(&mut stream, &mut parser, 3).await;
+    let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
+    assert!(data == ["one\ntwo", &large, "last"], "all of them, in order");
+    assert!(events.iter().all(|event| event.event == "e" && !event.id.is_empty()), "types and ids");
+}
+
+#[tokio::test]
+async fn a_hundred_streams_share_one_connection() {
+    let gateway = Gateway::start("").await;
+    let mut connection = connect(&gateway).await;
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        streams.push(send(&mut connection, &gateway, "GET", "/events?channel=a", "").await);
+    }
+    gateway.wait_metric("sse_connections_active", &[], 100.0).await;
+    for number in 1..=20 {
+        gateway.publish("a", check::payload("a", number)).await;
+    }
+    for stream in &mut streams {
+        let events = events(stream, &mut Parser::new(), 20).await;
+        let verdict = check::once_and_in_order("a", events.iter().map(|event| event.data.as_str()), 1..=20);
+        assert!(verdict.is_ok(), "{verdict:?}");
+    }
+    streams.truncate(50);
+    gateway.wait_metric("sse_connections_active", &[], 50.0).await;
+    drop((streams, connection));
+    gateway.wait_metric("sse_connections_active", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn one_stream_that_is_not_read_stops_no_other_on_its_connection() {
+    let gateway = Gateway::start("[stream]\nwrite_timeout = \"2s\"\n[outbox]\nmax_bytes = \"64KiB\"\n").await;
+    let mut connection = connect(&gateway).await;
+    let idle = send(&mut connection, &gateway, "GET", "/events?channel=a", "").await;
+    let mut reader = send(&mut connect(&gateway).await, &gateway, "GET", "/events?channel=a", "").await;
+    let reading = async {
+        let events = events(&mut reader, &mut Parser::new(), 200).await;
+        let verdict = check::once_and_in_order("a", events.iter().map(|event| event.data.as_str()), 1..=200);
+        assert!(verdict.is_ok(), "{verdict:?}");
+    };
+    let publishing = async {
+        for number in 1..=200 {
+            gateway.publish("a", check::payload_of_size("a", number, 16 * 1024)).await;
+        }
+    };
+    tokio::join!(reading, publishing);
+    gateway.wait_metric("sse_connections_active", &[], 1.0).await;
+    let answer = send(&mut connection, &gateway, "GET", "/channels/a", "").await;
+    assert_eq!(answer.status(), 200, "the connection itself is of use still");
+    drop(idle);
+}
+
+#[tokio::test]
+async fn refusals_are_the_same_as_on_http1() {
+    let gateway = Gateway::start("").await;
+    let mut connection = connect(&gateway).await;
+    for (method, path, status) in [("GET", "/events", 400), ("GET", "/nothing", 404), ("PUT", "/events", 405)] {
+        let answer = send(&mut connection, &gateway, method, path, "").await;
+        assert_eq!(answer.status(), status, "{method} {path}");
+        let kind = answer.headers().get("content-type").cloned();
+        assert_eq!(kind.as_ref().and_then(|kind| kind.to_str().ok()), Some("application/problem+json"));
+    }
+}

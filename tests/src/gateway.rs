@@ -1,0 +1,151 @@
+//! A gateway as a process of its own.
+
+use crate::{
+    client::{Client, Request},
+    http::Http,
+    ports,
+    process::{Process, binary, directory},
+    wait,
+};
+use serde_json::Value;
+use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use tempfile::TempDir;
+
+/// How a gateway is started.
+#[derive(Debug, Default, Clone)]
+pub struct Options {
+    /// The settings file, as TOML.
+    pub config: String,
+    pub redis: Option<String>,
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+}
+
+/// A gateway that is ready, or was.
+#[derive(Debug)]
+pub struct Gateway {
+    pub process: Process,
+    pub address: SocketAddr,
+    pub admin_address: SocketAddr,
+    /// Requests to the public port.
+    pub http: Http,
+    /// Requests to the admin port.
+    pub admin: Http,
+    _directory: TempDir,
+}
+
+/// The command line of a gateway, with nothing of this environment's settings.
+#[must_use]
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(binary("sluice-gateway"));
+    command.args(args).env_clear();
+    command
+}
+
+impl Gateway {
+    /// One with the embedded broker.
+    pub async fn start(config: &str) -> Self {
+        Self::start_with(Options { config: config.to_owned(), ..Options::default() }).await
+    }
+
+    pub async fn start_with(options: Options) -> Self {
+        let gateway = Self::spawn(options);
+        gateway.wait_ready(wait::PATIENCE).await;
+        gateway
+    }
+
+    /// Starts it without waiting.
+    ///
+    /// # Panics
+    /// When the binary is missing.
+    #[must_use]
+    pub fn spawn(options: Options) -> Self {
+        let directory = directory();
+        let file = settings_file(&directory, &options.config);
+        let (address, admin_address) = (ports::free(), ports::free());
+        let mut command = command(&["--listen", &address.to_string(), "--admin-listen", &admin_address.to_string()]);
+        command.arg("--config").arg(file).args(&options.args).envs(options.env);
+        if let Some(url) = &options.redis {
+            command.args(["--redis", url]);
+        }
+        let process = Process::start("gateway", &mut command, directory.path());
+        let (http, admin) = (Http::new(address), Http::new(admin_address));
+        Self { process, address, admin_address, http, admin, _directory: directory }
+    }
+
+    /// Waits until `/readyz` says so.
+    pub async fn wait_ready(&self, limit: Duration) {
+        wait::until_within("the gateway is ready", limit, async || (self.ready().await == Some(200)).then_some(()))
+            .await;
+    }
+
+    /// The status of `/readyz`, if it is answered.
+    pub async fn ready(&self) -> Option<u16> {
+        self.admin.try_send("GET", "/readyz", &[], "").await.ok().map(|answer| answer.status)
+    }
+
+    /// A request for the stream of these channels.
+    #[must_use]
+    pub fn events(&self, channels: &[&str]) -> Request {
+        Request::new(self.address, &events_target(channels))
+    }
+
+    /// A client on one connection.
+    pub async fn subscribe(&self, channels: &[&str]) -> Client {
+        Client::once(self.events(channels)).await
+    }
+
+    /// Publishes one event, which must be taken; answers where it stands.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn publish(&self, channel: &str, data: impl Into<reqwest::Body>) -> Value {
+        let answer = self.http.post(&format!("/channels/{channel}/events"), data).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    /// Connections that this replica says it has.
+    pub async fn connections(&self) -> u64 {
+        self.http.json("/connections").await["connections"]["replica"].as_u64().expect("a count")
+    }
+
+    /// The sum of a metric's series whose labels contain all of `labels` (such as `reason="slow"`).
+    ///
+    /// # Panics
+    /// When there is no such series.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.admin.get("/metrics").await.text();
+        let series: Vec<f64> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(name))
+            .filter(|rest| rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label)))
+            .filter_map(|rest| rest.rsplit(' ').next()?.parse().ok())
+            .collect();
+        assert!(!series.is_empty(), "no metric {name} {labels:?} in:\n{text}");
+        series.iter().sum()
+    }
+
+    /// Waits until a metric has a value.
+    pub async fn wait_metric(&self, name: &str, labels: &[&str], value: f64) {
+        let what = format!("{name} {labels:?} is {value}");
+        wait::until(&what, async || (self.metric(name, labels).await == value).then_some(())).await;
+    }
+}
+
+/// Path and query of the stream of these channels.
+#[must_use]
+pub fn events_target(channels: &[&str]) -> String {
+    let query: Vec<_> = channels.iter().map(|channel| format!("channel={channel}")).collect();
+    format!("/events?{}", query.join("&"))
+}
+
+/// Writes a settings file.
+///
+/// # Panics
+/// When it cannot.
+pub fn settings_file(directory: &TempDir, config: &str) -> PathBuf {
+    let file = directory.path().join("sluice.toml");
+    std::fs::write(&file, config).expect("a settings file");
+    file
+}

@@ -1,0 +1,63 @@
+//! nginx with the configuration that the repository gives to operators: the file as it is, but for the address that it
+//! listens on, the replicas that it lists, and places for its own files.
+
+use crate::{
+    http::Http,
+    ports,
+    process::{Process, directory, repository},
+    wait,
+};
+use std::{net::SocketAddr, process::Command};
+use tempfile::TempDir;
+
+/// The line of the configuration that says where it listens.
+const LISTEN: &str = "listen 80;";
+/// The line after which its own files' places are named.
+const HTTP: &str = "http {";
+/// The file that lists the replicas, beside the configuration.
+const REPLICAS: &str = "replicas.conf";
+
+/// A running nginx.
+#[derive(Debug)]
+pub struct Nginx {
+    pub address: SocketAddr,
+    pub http: Http,
+    _process: Process,
+    _directory: TempDir,
+}
+
+impl Nginx {
+    /// # Panics
+    /// When the repository's file is not as this expects, or nginx does not start.
+    pub async fn start(replicas: &[SocketAddr]) -> Self {
+        let (directory, address) = (directory(), ports::free());
+        let at = |name: &str| directory.path().join(name);
+        let original = std::fs::read_to_string(repository().join("nginx/sluice.conf")).expect("nginx/sluice.conf");
+        assert!(repository().join("nginx").join(REPLICAS).is_file(), "nginx/{REPLICAS} is there for operators");
+        let places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| {
+            let path = at(kind);
+            format!("    {kind}_temp_path {};\n", path.display())
+        });
+        let text = replaced(&original, LISTEN, &format!("listen {address};"));
+        let text = replaced(&text, HTTP, &format!("{HTTP}\n    access_log off;\n{}", places.concat()));
+        std::fs::write(at("sluice.conf"), text).expect("a file");
+        let servers: String = replicas.iter().map(|replica| format!("server {replica};\n")).collect();
+        std::fs::write(at(REPLICAS), servers).expect("a file");
+
+        let mut main = format!("daemon off; pid {};", at("nginx.pid").display());
+        if rustix::process::geteuid().is_root() {
+            // Its workers would have no right to the directory of a test that root runs.
+            main.push_str(" user root;");
+        }
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(directory.path()).arg("-c").arg(at("sluice.conf")).args(["-e", "stderr", "-g", &main]);
+        let process = Process::start("nginx", &mut command, directory.path());
+        wait::until("nginx listens", async || tokio::net::TcpStream::connect(address).await.ok()).await;
+        Self { address, http: Http::new(address), _process: process, _directory: directory }
+    }
+}
+
+fn replaced(text: &str, line: &str, by: &str) -> String {
+    assert_eq!(text.matches(line).count(), 1, "nginx/sluice.conf has {line:?} once");
+    text.replace(line, by)
+}

@@ -1,0 +1,113 @@
+//! A redis-server that can be killed and started again with its data.
+
+use crate::{
+    ports,
+    process::{Process, directory},
+    wait,
+};
+use redis::aio::MultiplexedConnection;
+use std::{net::SocketAddr, process::Command};
+use tempfile::TempDir;
+
+/// A running redis-server, or one that was killed.
+#[derive(Debug)]
+pub struct Redis {
+    process: Process,
+    address: SocketAddr,
+    durable: bool,
+    directory: TempDir,
+}
+
+impl Redis {
+    /// One that keeps nothing on disk.
+    pub async fn start() -> Self {
+        Self::start_with(false).await
+    }
+
+    /// One whose every answered write survives `kill -9`.
+    pub async fn start_durable() -> Self {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(durable: bool) -> Self {
+        let (directory, address) = (directory(), ports::free());
+        let process = run(&directory, address, durable);
+        let redis = Self { process, address, durable, directory };
+        redis.wait_ready().await;
+        redis
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again where it was, with what it kept.
+    pub async fn restart(&mut self) {
+        self.process = run(&self.directory, self.address, self.durable);
+        self.wait_ready().await;
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    /// # Panics
+    /// When it does not answer.
+    pub async fn connection(&self) -> MultiplexedConnection {
+        self.try_connection().await.expect("redis answers")
+    }
+
+    /// A raw `PUBLISH`, as any program would send it; answers how many subscribers took it.
+    ///
+    /// # Panics
+    /// When Redis does not answer.
+    pub async fn publish(&self, name: &str, payload: &str) -> i64 {
+        let mut connection = self.connection().await;
+        redis::cmd("PUBLISH").arg(name).arg(payload).query_async(&mut connection).await.expect("published")
+    }
+
+    /// All pub/sub channels that have a subscriber and match, sorted.
+    ///
+    /// # Panics
+    /// When Redis does not answer.
+    pub async fn subscribed(&self, pattern: &str) -> Vec<String> {
+        let mut connection = self.connection().await;
+        let mut names: Vec<String> =
+            redis::cmd("PUBSUB").arg("CHANNELS").arg(pattern).query_async(&mut connection).await.expect("an answer");
+        names.sort();
+        names
+    }
+
+    /// How many subscriptions a pub/sub channel has.
+    ///
+    /// # Panics
+    /// When Redis does not answer.
+    pub async fn subscribers(&self, name: &str) -> i64 {
+        let mut connection = self.connection().await;
+        let (_, count): (String, i64) =
+            redis::cmd("PUBSUB").arg("NUMSUB").arg(name).query_async(&mut connection).await.expect("an answer");
+        count
+    }
+
+    async fn try_connection(&self) -> Option<MultiplexedConnection> {
+        let client = redis::Client::open(self.url()).ok()?;
+        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        // It answers with LOADING while it reads its file.
+        redis::cmd("PING").query_async::<String>(&mut connection).await.ok()?;
+        Some(connection)
+    }
+
+    async fn wait_ready(&self) {
+        wait::until("redis-server answers", async || self.try_connection().await).await;
+    }
+}
+
+fn run(directory: &TempDir, address: SocketAddr, durable: bool) -> Process {
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &address.port().to_string(), "--bind", &address.ip().to_string(), "--save", ""]);
+    command.args(["--appendonly", if durable { "yes" } else { "no" }, "--appendfsync", "always"]);
+    command.arg("--dir").arg(directory.path());
+    Process::start("redis", &mut command, directory.path())
+}
