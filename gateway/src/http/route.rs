@@ -29,7 +29,7 @@ impl Resource {
     /// A channel's name may hold slashes, escaped or as they are: what stands around it decides.
     fn of(path: &str) -> Option<Self> {
         let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-        Some(match path {
+        let resource = match path {
             "/" | "/console.js" | "/console.css" => Self::Console(path.to_owned()),
             "/events" => Self::Events,
             "/broadcast" => Self::Broadcast,
@@ -47,7 +47,16 @@ impl Resource {
                     Self::UserConnections(decode(subject))
                 }
             }
-        })
+        };
+        Some(resource).filter(Self::is_named)
+    }
+
+    fn is_named(&self) -> bool {
+        match self {
+            Self::Channel(name) | Self::ChannelEvents(name) => !name.is_empty(),
+            Self::Connection(name) | Self::UserConnections(name) => !name.is_empty(),
+            _ => true,
+        }
     }
 
     fn methods(&self) -> &'static str {
@@ -152,7 +161,9 @@ mod tests {
         assert_eq!(Resource::of("/channels/https://x/1/events"), events("https://x/1"));
         assert_eq!(Resource::of("/channels/a"), Some(Resource::Channel("a".to_owned())));
         assert_eq!(Resource::of("/users/u%2F1/connections"), Some(Resource::UserConnections("u/1".to_owned())));
-        for nothing in ["/nothing", "/channel/a", "/users/connections", "", "/events/"] {
+        for nothing in
+            ["/nothing", "/channels/", "/channels//events", "/channel/a", "/users/connections", "", "/events/"]
+        {
             assert_eq!(Resource::of(nothing), None, "{nothing}");
         }
     }

@@ -64,6 +64,8 @@ pub(super) struct Shard {
     seen: Vec<u32>,
     turn: u32,
     next_generation: u32,
+    /// Counts frames as they come, over all channels.
+    stamp: u64,
     channels: Slab<ShardChannel>,
     by_name: HashMap<Channel, u32>,
     /// Channels with frames that nobody was sent yet.
@@ -94,6 +96,7 @@ impl Shard {
             seen: Vec::new(),
             turn: 0,
             next_generation: 0,
+            stamp: 0,
             channels: Slab::new(),
             by_name: HashMap::new(),
             dirty: Vec::new(),
@@ -242,13 +245,20 @@ impl Shard {
         self.join(key, channels);
     }
 
+    /// A number for what comes now, later than all before.
+    fn next_stamp(&mut self) -> u64 {
+        self.stamp += 1;
+        self.stamp
+    }
+
     fn frame(&mut self, frame: Arc<Frame>) {
+        self.stamp += 1;
         let Some(&index) = self.by_name.get(frame.channel()) else { return };
         let channel = &mut self.channels[index as usize];
         if !channel.attached {
             return;
         }
-        channel.push(frame);
+        channel.push(frame, self.stamp);
         if !std::mem::replace(&mut channel.dirty, true) {
             self.dirty.push(index);
         }

@@ -29,6 +29,8 @@ pub(super) struct Subscriber {
 #[derive(Debug)]
 struct Slot {
     frame: Arc<Frame>,
+    /// When it came, among all of the shard's frames.
+    stamp: u64,
     /// Where a client stands that was sent this and all before it.
     stands: Position,
     /// Bytes of all frames up to and with this one, since the first.
@@ -106,6 +108,12 @@ impl ShardChannel {
         self.frame(place).is_some_and(|held| Arc::ptr_eq(held, frame))
     }
 
+    /// When the frame at `place` came, among all of the shard's frames.
+    pub(super) fn stamp(&self, place: u64) -> Option<u64> {
+        let index = usize::try_from(place.checked_sub(self.first)?).ok()?;
+        self.ring.get(index).map(|slot| slot.stamp)
+    }
+
     fn before(&self, place: u64) -> Option<&Slot> {
         let index = usize::try_from(place.checked_sub(self.first)?).ok()?;
         self.ring.get(index.checked_sub(1)?)
@@ -133,14 +141,14 @@ impl ShardChannel {
         self.attached = true;
     }
 
-    pub(super) fn push(&mut self, frame: Arc<Frame>) {
+    pub(super) fn push(&mut self, frame: Arc<Frame>, stamp: u64) {
         let (last, end) = (self.last(), self.ring.back().map_or(self.base_end, |slot| slot.end));
         let stands = frame.at().filter(|_| self.positioned).unwrap_or(last);
         if stands.seq < last.seq || (!frame.is_event() && frame.prev() == 0 && stands.seq <= last.seq) {
             self.line = self.head();
         }
         let end = end + size(&frame);
-        self.ring.push_back(Slot { frame, stands, end });
+        self.ring.push_back(Slot { frame, stamp, stands, end });
         self.batches.clear();
     }
 
@@ -230,14 +238,14 @@ mod tests {
     fn ring(seqs: std::ops::RangeInclusive<u64>) -> ShardChannel {
         let mut ring = ShardChannel::new(news());
         ring.restart(true, Position::new((seqs.start() - 1) * 10, seqs.start() - 1));
-        seqs.for_each(|seq| ring.push(entry(seq)));
+        seqs.for_each(|seq| ring.push(entry(seq), 0));
         ring
     }
 
     #[test]
     fn a_position_is_found_only_if_it_is_that_very_entry() {
         let mut ring = ring(3..=6);
-        ring.push(raw());
+        ring.push(raw(), 0);
         assert_eq!(ring.locate(Position::new(20, 2)), Some(0));
         assert_eq!(ring.locate(Position::new(40, 4)), Some(2));
         // At the top there is nothing to send, a raw event after it included: it has no replay.
@@ -265,7 +273,7 @@ mod tests {
     fn nobody_resumes_in_a_history_that_was_replaced() {
         let mut ring = ring(1..=5);
         let after = Position::new(20, 2);
-        ring.push(Arc::new(Frame::gap(news(), GapReason::Reset, Some(Position::new(50, 5)), Some(after))));
+        ring.push(Arc::new(Frame::gap(news(), GapReason::Reset, Some(Position::new(50, 5)), Some(after))), 0);
         assert_eq!(ring.locate(Position::new(40, 4)), None);
         assert_eq!(ring.locate(after), Some(6));
         assert_eq!(ring.last(), after);
@@ -276,7 +284,7 @@ mod tests {
         let mut ring = ring(1..=3);
         let all = [entry(2).bytes(Format::Sse).clone(), entry(3).bytes(Format::Sse).clone()].concat();
         assert_eq!(ring.batch(1, Format::Sse), all);
-        ring.push(entry(4));
+        ring.push(entry(4), 0);
         assert_eq!(ring.batch(3, Format::Sse), entry(4).bytes(Format::Sse));
     }
 }

@@ -194,10 +194,11 @@ impl Shard {
     /// A feed says where its channel stands: for the first time, or anew after this shard missed something.
     pub(super) fn attached(&mut self, name: &Channel, tail: Tail) {
         let Some(&index) = self.by_name.get(name) else { return };
+        let stamp = self.next_stamp();
         let channel = &mut self.channels[index as usize];
         if !channel.attached {
             channel.restart(tail.last.is_some(), tail.base);
-            tail.frames.into_iter().for_each(|frame| channel.push(frame));
+            tail.frames.into_iter().for_each(|frame| channel.push(frame, stamp));
             let waiting: Vec<_> = channel.subscribers.iter().map(|subscriber| subscriber.connection).collect();
             for connection in waiting {
                 let Some(connection) = self.connections.get(connection as usize) else { continue };
@@ -217,6 +218,7 @@ impl Shard {
     /// The shard's queue was full and frames of this channel were turned away: takes them from the feed's tail, or, if
     /// that no longer has them, has every subscriber read them.
     fn catch_up(&mut self, index: u32, tail: Tail) {
+        let stamp = self.next_stamp();
         let channel = &mut self.channels[index as usize];
         let last = channel.last();
         let missed = if last == tail.base {
@@ -227,15 +229,15 @@ impl Shard {
         if !channel.positioned {
             if tail.missed {
                 let gap = Frame::gap(channel.channel.clone(), GapReason::Overflow, None, None);
-                channel.push(Arc::new(gap));
+                channel.push(Arc::new(gap), stamp);
             }
         } else if let Some(missed) = missed {
-            tail.frames.into_iter().skip(missed).for_each(|frame| channel.push(frame));
+            tail.frames.into_iter().skip(missed).for_each(|frame| channel.push(frame, stamp));
         } else if tail.last != Some(last) {
             let stands: Vec<_> =
                 channel.subscribers.iter().map(|s| (s.connection, s.link, channel.stands(s.next))).collect();
             channel.restart(true, tail.base);
-            tail.frames.into_iter().for_each(|frame| channel.push(frame));
+            tail.frames.into_iter().for_each(|frame| channel.push(frame, stamp));
             for (connection, nth, stands) in stands {
                 let Some(connection) = self.connections.get_mut(connection as usize) else { continue };
                 let key = connection.key;

@@ -25,6 +25,13 @@ const CLOCK_EVERY: u64 = 256;
 /// The client is gone.
 struct Gone;
 
+/// What comes first of several channels' next frames: history by its time, then live frames as they came.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Age {
+    Published(u64),
+    Came(u64),
+}
+
 /// Sends what the socket takes; 0 if it takes nothing now.
 fn send(socket: &TcpStream, bytes: &[u8]) -> Result<usize, Gone> {
     let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
@@ -183,7 +190,7 @@ impl Shard {
             let key = connection.key;
             if connection.blocked.is_none() {
                 self.serve_alone(key);
-            } else if self.waiting_bytes(connection) > self.hub.config.outbox.max_bytes.get() as u64 {
+            } else if self.behind_bytes(connection) > self.hub.config.outbox.max_bytes.get() as u64 {
                 self.hub.metrics.slow_consumers.with_label_values(&["disconnect"]).inc();
                 self.close(key, Reason::Slow, false);
             }
@@ -196,8 +203,9 @@ impl Shard {
         self.hub.config.hub.tail_bytes.get().min(share) as u64
     }
 
-    /// What a connection has not been sent yet.
-    pub(super) fn waiting_bytes(&self, connection: &Connection) -> u64 {
+    /// What has come for a connection since its socket was full. The write that filled it does not count: one event,
+    /// however large, is never too much.
+    fn behind_bytes(&self, connection: &Connection) -> u64 {
         let behind = connection.links.iter().map(|link| {
             let channel = &self.channels[link.channel as usize];
             let next = channel.subscribers[link.subscriber as usize].next;
@@ -206,7 +214,12 @@ impl Shard {
                 Progress::Waiting(_) | Progress::Replay(_) => 0,
             }
         });
-        connection.unsent.len() as u64 + behind.sum::<u64>()
+        behind.sum()
+    }
+
+    /// What a connection has not been sent yet.
+    pub(super) fn waiting_bytes(&self, connection: &Connection) -> u64 {
+        connection.unsent.len() as u64 + self.behind_bytes(connection)
     }
 
     /// Writes what a connection has not been sent, as far as its socket takes it and its turn lasts.
@@ -243,15 +256,15 @@ impl Shard {
     /// Appends the oldest frame that a connection has not been sent; answers whether there was one.
     fn append_next(&mut self, key: Key, chunk: &mut Vec<u8>) -> bool {
         let Some(connection) = self.connection(key) else { return false };
-        let mut oldest: Option<(usize, Arc<Frame>)> = None;
+        let mut oldest: Option<(usize, Age, Arc<Frame>)> = None;
         for nth in 0..connection.links.len() {
-            if let Some(frame) = self.next_of(key, nth)
-                && oldest.as_ref().is_none_or(|(_, than)| frame.published() < than.published())
+            if let Some((age, frame)) = self.next_of(key, nth)
+                && oldest.as_ref().is_none_or(|(_, than, _)| age < *than)
             {
-                oldest = Some((nth, frame));
+                oldest = Some((nth, age, frame));
             }
         }
-        let Some((nth, frame)) = oldest else { return false };
+        let Some((nth, _, frame)) = oldest else { return false };
         self.advance(key, nth, &frame);
         let metrics = &self.hub.metrics;
         match frame.content() {
@@ -271,7 +284,7 @@ impl Shard {
     }
 
     /// The next frame of one link, after whatever has to happen before there can be one.
-    fn next_of(&mut self, key: Key, nth: usize) -> Option<Arc<Frame>> {
+    fn next_of(&mut self, key: Key, nth: usize) -> Option<(Age, Arc<Frame>)> {
         loop {
             let connection = self.connections.get_mut(key.index as usize)?;
             let link = connection.links.get_mut(nth)?;
@@ -281,7 +294,7 @@ impl Shard {
                 Progress::Waiting(_) => return None,
                 Progress::Replay(reading) => {
                     if let Some(frame) = reading.peek() {
-                        return Some(Arc::clone(frame));
+                        return Some((Age::Published(frame.published()), Arc::clone(frame)));
                     }
                     if !self.rejoin(key, nth) {
                         return None;
@@ -296,21 +309,21 @@ impl Shard {
                     }
                     channel.subscribers[link.subscriber as usize].next = channel.first();
                     let gap = Frame::gap(channel.channel.clone(), GapReason::Overflow, None, None);
-                    return Some(Arc::new(gap));
+                    return Some((Age::Published(0), Arc::new(gap)));
                 }
-                Progress::Live => return channel.frame(next).cloned(),
+                Progress::Live => return Some((Age::Came(channel.stamp(next)?), channel.frame(next)?.clone())),
                 Progress::Floor(floor) => {
                     let floor = *floor;
-                    let frame = channel.frame(next)?.clone();
+                    let (age, frame) = (Age::Came(channel.stamp(next)?), channel.frame(next)?.clone());
                     match frame.at() {
                         Some(at) if frame.is_event() && at.seq <= floor.seq => {
                             channel.subscribers[link.subscriber as usize].next += 1;
                         }
                         Some(_) => {
                             link.progress = Progress::Live;
-                            return Some(frame);
+                            return Some((age, frame));
                         }
-                        None => return Some(frame),
+                        None => return Some((age, frame)),
                     }
                 }
             }
