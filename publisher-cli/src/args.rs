@@ -31,6 +31,12 @@ pub enum Command {
     /// Print how many connections and subscribers there are
     #[command(after_help = examples::STATS)]
     Stats(StatsArgs),
+    /// Prepare a Redis
+    #[command(after_help = examples::REDIS)]
+    Redis {
+        #[command(subcommand)]
+        command: RedisCommand,
+    },
     /// Print a script that completes this command's arguments in a shell
     #[command(after_help = examples::COMPLETIONS)]
     Completions { shell: clap_complete::Shell },
@@ -134,6 +140,24 @@ pub struct StatsArgs {
     pub json: bool,
     #[command(flatten)]
     pub gateway: GatewayArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RedisCommand {
+    /// Install the function sluice_publish, or bring it up to date: with it any Redis client publishes durably
+    #[command(after_help = examples::REDIS)]
+    Install(InstallArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// The Redis; on a cluster, any of its servers
+    #[arg(long, value_name = "URL", env = "SLUICE_REDIS_URL", hide_env_values = true)]
+    #[arg(default_value = "redis://127.0.0.1:6379")]
+    pub redis: String,
+    /// What the names in Redis begin with; those of earlier installations stay known
+    #[arg(long, default_value = "sluice:")]
+    pub prefix: String,
 }
 
 impl Cli {

@@ -8,6 +8,7 @@
 //! - [`gateway`]: requests to a gateway and what its refusals mean. `backoff`, `output` and `duration` are its and the
 //!   commands' small tools.
 //! - [`publish`]: input → batches → a target, which is a gateway or Redis.
+//! - [`mod@redis`]: the function library in Redis.
 //! - [`tail`]: a stream, reconnected as EventSource does → lines.
 //! - [`stats`]: counts → a table.
 //!
@@ -21,11 +22,12 @@ pub mod exit;
 pub mod gateway;
 mod output;
 pub mod publish;
+pub mod redis;
 pub mod sse;
 pub mod stats;
 pub mod tail;
 
-use args::{Cli, Command};
+use args::{Cli, Command, RedisCommand};
 use clap::CommandFactory;
 use exit::Failure;
 use output::Output;
@@ -39,6 +41,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Publish(publish) => publish::run(publish).await,
         Command::Tail(tail) => tail::run(tail).await,
         Command::Stats(stats) => stats::run(stats).await,
+        Command::Redis { command: RedisCommand::Install(install) } => redis::install(install).await,
         Command::Completions { shell } => {
             // Into memory first: `generate` panics where its writer fails, and a closed pipe is no reason to.
             let mut script = Vec::new();

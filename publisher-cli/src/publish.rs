@@ -5,6 +5,7 @@
 
 mod http;
 mod input;
+mod keys;
 mod progress;
 mod redis;
 mod report;
@@ -14,6 +15,7 @@ use http::HttpTarget;
 use input::{Batch, Form, Source};
 use progress::Progress;
 use redis::RedisTarget;
+pub(crate) use redis::{connect as connect_to_redis, open as open_redis};
 use report::Report;
 use sluice_gateway::{channel::Channel, event::Event};
 
@@ -24,7 +26,7 @@ pub(crate) struct Outgoing {
     line: Option<u64>,
     channel: Channel,
     event: Event,
-    /// The key that the user gave. A target that can double an event on retrying makes keys of its own.
+    /// The key that the user gave; the targets make one where there is none.
     idempotency_key: Option<String>,
 }
 
@@ -41,13 +43,13 @@ struct Refused {
 /// Where events go.
 enum Target {
     Http(HttpTarget),
-    Redis(RedisTarget),
+    Redis(Box<RedisTarget>),
 }
 
 impl Target {
     fn new(args: &PublishArgs) -> Result<Self, Failure> {
         match &args.redis {
-            Some(url) => RedisTarget::new(url, &args.prefix, args.retry_for).map(Self::Redis),
+            Some(url) => RedisTarget::new(url, &args.prefix, args.retry_for).map(Box::new).map(Self::Redis),
             None => HttpTarget::new(&args.gateway, args.retry_for).map(Self::Http),
         }
         .map_err(Failure::Failed)

@@ -1,9 +1,13 @@
 //! The Redis broker: a subscription link with a supervisor of its own, a lane for publishing, and a pool for the rest.
 //!
 //! Every channel's log, limits and announcements stand in one hash slot. What is written is written by scripts, each in
-//! one step; see `docs/redis.md` for the names and `publish.lua` for the heart of it.
+//! one step; see `docs/redis.md` for the names and `core.lua` for the heart of it. The same is in
+//! Redis as a function, which [`function`] installs, for publishers that go straight to it ([`direct`]).
 
+pub mod direct;
+pub mod function;
 mod lane;
+mod library;
 mod link;
 pub mod names;
 mod scripts;
@@ -16,7 +20,7 @@ use lane::Lane;
 use names::Names;
 use redis::{AsyncConnectionConfig, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, Value};
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 use tokio::sync::mpsc;
@@ -62,6 +66,7 @@ impl RedisBroker {
             replica: replica.to_owned(),
             timeout: settings.timeout,
             max_event_bytes,
+            warned: AtomicBool::new(false),
         };
         tokio::spawn(link::supervise(link, sink, metrics, wanted));
         Ok(Self { pool, lane, names, rules, wants: Mutex::new(Some(wants)) })

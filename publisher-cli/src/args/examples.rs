@@ -39,6 +39,17 @@ Examples:
   sluice stats news orders.eu
   sluice stats --json | jq .connections.cluster";
 
+pub(super) const REDIS: &str = "\
+Examples:
+  sluice redis install
+  sluice redis install --redis redis://10.0.0.5:6379 --prefix shop:
+
+After it, from any client of that Redis:
+  redis-cli FCALL sluice_publish 1 sluice:news update '{\"a\":1}'
+  redis-cli FCALL sluice_publish 1 sluice:news '' 'Only once' story-42
+publishes to news, an event of the type update or of none, and answers its
+position. Gateways install it too, where their user may. Needs Redis 7.0.";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   sluice completions bash > ~/.local/share/bash-completion/completions/sluice

@@ -1,7 +1,7 @@
 //! Publishing through a gateway. Every event has an idempotency key, made here if the user gave none, so that a request
 //! whose answer was lost can be repeated without publishing anything twice.
 
-use super::{Outcome, Outgoing, Refused};
+use super::{Outcome, Outgoing, Refused, keys::Keys};
 use crate::{
     args::GatewayArgs,
     backoff::Retry,
@@ -9,7 +9,7 @@ use crate::{
 };
 use reqwest::{Method, header::CONTENT_TYPE};
 use serde::{Deserialize, Serialize};
-use std::{fmt::Write, mem, time::Duration};
+use std::{mem, time::Duration};
 
 /// The largest request that a gateway is sure to take, in bytes; its limit of 1,000 events is the batches' own.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
@@ -19,9 +19,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct HttpTarget {
     gateway: Gateway,
     retry_for: Duration,
-    /// What the keys of this run begin with.
-    key_prefix: String,
-    keys_made: u64,
+    keys: Keys,
     /// Less than the constant while a proxy on the way takes only less.
     max_request_bytes: usize,
 }
@@ -51,8 +49,7 @@ impl HttpTarget {
         Ok(Self {
             gateway: Gateway::for_publishing(args)?,
             retry_for,
-            key_prefix: format!("{:032x}", fastrand::u128(..)),
-            keys_made: 0,
+            keys: Keys::new(),
             max_request_bytes: MAX_REQUEST_BYTES,
         })
     }
@@ -72,7 +69,7 @@ impl HttpTarget {
         if let Some(event_type) = event.event.event_type() {
             url.query_pairs_mut().append_pair("event", event_type);
         }
-        let key = event.idempotency_key.clone().unwrap_or_else(|| self.new_key());
+        let key = self.keys.of(event);
         let mut retry = Retry::new(self.retry_for);
         loop {
             let request = self.gateway.request(Method::POST, url.clone()).timeout(REQUEST_TIMEOUT);
@@ -179,7 +176,7 @@ impl HttpTarget {
     }
 
     fn line(&mut self, event: &Outgoing) -> String {
-        let key = event.idempotency_key.clone().unwrap_or_else(|| self.new_key());
+        let key = self.keys.of(event);
         let wire = WireEvent {
             channel: event.channel.as_str(),
             event: event.event.event_type(),
@@ -190,14 +187,6 @@ impl HttpTarget {
         let mut line = serde_json::to_string(&wire).unwrap_or_default();
         line.push('\n');
         line
-    }
-
-    fn new_key(&mut self) -> String {
-        let mut key = self.key_prefix.clone();
-        self.keys_made += 1;
-        // Writing to a string does not fail.
-        let _ = write!(key, "-{}", self.keys_made);
-        key
     }
 }
 

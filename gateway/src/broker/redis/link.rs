@@ -5,14 +5,21 @@
 //! changed under an open connection for the same thing, a cut. What comes is routed by the connection's own reader,
 //! which never waits.
 
-use super::names::Names;
+use super::{function, names::Names};
 use crate::{
     broker::{Sink, announcement},
     channel::Channel,
     metrics::Metrics,
 };
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection, cmd};
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, timeout},
@@ -36,6 +43,8 @@ pub(super) struct Settings {
     pub(super) replica: String,
     pub(super) timeout: Duration,
     pub(super) max_event_bytes: usize,
+    /// Whether it was said that the function library cannot be installed: once is enough.
+    pub(super) warned: AtomicBool,
 }
 
 /// What a connection's reader tells the supervisor.
@@ -51,6 +60,7 @@ pub(super) async fn supervise(
     metrics: Arc<Metrics>,
     mut wants: mpsc::UnboundedReceiver<Want>,
 ) {
+    let settings = Arc::new(settings);
     let mut wanted = HashSet::new();
     let mut backoff = BACKOFF.0;
     let mut was_up = false;
@@ -95,7 +105,7 @@ fn note(wanted: &mut HashSet<Channel>, want: Want) {
 
 /// One connection's life; `Ok` when nobody wants anything any more.
 async fn serve(
-    settings: &Settings,
+    settings: &Arc<Settings>,
     sink: &Arc<dyn Sink>,
     metrics: &Metrics,
     wanted: &mut HashSet<Channel>,
@@ -116,6 +126,8 @@ async fn serve(
     sink.reachable(Ok(()));
     tracing::info!(channels = wanted.len(), "linked to redis");
     subscribe(settings, &mut connection, metrics, wanted.iter().cloned().collect()).await?;
+    // On every link, not only the first: a server that lost its data lost its functions too.
+    tokio::spawn(install_functions(Arc::clone(settings), connection.clone()));
 
     let mut check = tokio::time::interval(CHECK_EVERY);
     check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -135,6 +147,21 @@ async fn serve(
                 }
             }
         }
+    }
+}
+
+/// Gives publishers that go straight to Redis their function. The gateway itself needs none.
+async fn install_functions(settings: Arc<Settings>, mut connection: MultiplexedConnection) {
+    let cluster = function::is_cluster(&mut connection).await;
+    let prefix = settings.names.prefix();
+    match function::install(&mut connection, prefix, Some(settings.max_event_bytes), cluster).await {
+        Ok(installed) => tracing::debug!(?installed, "the function library in redis"),
+        // The link is being made anew, and this with it.
+        Err(function::NotInstalled::Redis(error)) if error.is_io_error() => {}
+        Err(error) if !settings.warned.swap(true, Ordering::Relaxed) => {
+            tracing::warn!(%error, "FCALL sluice_publish is not available; publishing through gateways is not affected");
+        }
+        Err(_) => {}
     }
 }
 

@@ -15,6 +15,11 @@ impl Names {
         Self { prefix: prefix.to_owned() }
     }
 
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Where the channel's events are announced, and where anybody may `PUBLISH`.
     #[must_use]
     pub fn pubsub(&self, channel: &Channel) -> String {

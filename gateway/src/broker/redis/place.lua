@@ -16,7 +16,7 @@ end
 local entry
 if kind == 'last' then
   local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', ARGV[2])
-  entry = newest[#newest]
+  entry = newest and newest[#newest]
 else
   local from = kind == 'time' and ARGV[2] or '-'
   entry = redis.call('XRANGE', log, from, '+', 'COUNT', 1)[1]

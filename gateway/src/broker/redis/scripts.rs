@@ -22,20 +22,26 @@ impl Lua {
     }
 
     /// The call by its text, which also puts it into the server's cache, or by its hash alone.
-    fn call(&self, whole: bool) -> Cmd {
+    pub(super) fn call(&self, whole: bool) -> Cmd {
         let mut command = cmd(if whole { "EVAL" } else { "EVALSHA" });
         command.arg(if whole { self.text } else { self.hash.as_str() });
         command
     }
 }
 
-static PUBLISH: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("publish.lua")));
 static FORK: LazyLock<Lua> = LazyLock::new(|| Lua::new(concat!(include_str!("core.lua"), include_str!("fork.lua"))));
+static PUBLISH: LazyLock<Lua> =
+    LazyLock::new(|| Lua::new(concat!(include_str!("core.lua"), include_str!("publish.lua"))));
+/// For publishers that do not know the rules.
+pub(super) static DIRECT: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(concat!(include_str!("core.lua"), include_str!("direct.lua"), include_str!("direct_script.lua")))
+});
 static JOIN: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("join.lua")));
 static READ: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("read.lua")));
 static PLACE: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("place.lua")));
 
 /// The limits that hold for a channel without a limits key: what the publishers assume that do not know the rules.
+/// The same as in `core.lua`.
 const DEFAULT_LIMITS: &str = "1000 600000000 604800 600";
 
 /// How many of the newest entries are searched for a fork's mark.
@@ -70,7 +76,8 @@ pub(super) fn publish(
         .arg(idempotency.as_secs().max(1))
         .arg(retention.size)
         .arg(micros(retention.age))
-        .arg(retention.memory.as_secs().max(1));
+        .arg(retention.memory.as_secs().max(1))
+        .arg(if channel.is_reserved() { "" } else { DEFAULT_LIMITS });
     command
 }
 
@@ -104,7 +111,13 @@ pub(super) fn join(
     let implied = retention.is_none() && channel.is_reserved();
     let own =
         format!("{} {} {} {}", kept.size, micros(kept.age), kept.memory.as_secs().max(1), idempotency.as_secs().max(1));
-    command.arg(if implied { own.as_str() } else { DEFAULT_LIMITS });
+    let implicit = match (implied, channel.is_reserved()) {
+        (true, _) => own.as_str(),
+        // Whatever history a rule gives it has to be written down.
+        (false, true) => "",
+        (false, false) => DEFAULT_LIMITS,
+    };
+    command.arg(implicit);
     command
 }
 
@@ -151,7 +164,8 @@ pub(super) fn place(names: &Names, channel: &Channel, since: Since) -> Cmd {
     command.arg(1).arg(names.log(channel));
     match since {
         Since::Time(micros) => command.arg("time").arg(micros),
-        Since::Last(count) => command.arg("last").arg(count),
+        // More than any history holds; the server's own numbers end at 2^63.
+        Since::Last(count) => command.arg("last").arg(count.min(1 << 32)),
         Since::Earliest => command.arg("earliest").arg(0),
     };
     command
@@ -203,4 +217,14 @@ pub(super) fn parse_position(text: &str) -> RedisResult<Position> {
 
 fn unexpected(what: &'static str) -> RedisError {
     (ErrorKind::UnexpectedReturnType, what).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scripts_assume_the_same_limits() {
+        assert!(include_str!("core.lua").contains(&format!("local DEFAULT_LIMITS = '{DEFAULT_LIMITS}'")));
+    }
 }
