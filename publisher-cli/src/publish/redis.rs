@@ -19,7 +19,7 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For one group, which is at most a batch of about a mebibyte.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Events of one transaction: about 2 ms during which the server does nothing else.
+/// Events of one transaction: a few milliseconds in which the server does nothing else.
 const GROUP: usize = 128;
 
 pub(super) struct RedisTarget {
