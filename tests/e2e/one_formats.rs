@@ -23,6 +23,7 @@ async fn a_greeting_names_the_connection_and_its_channels() {
 
     let id = hello["id"].as_str().expect("an id");
     gateway.publish(&format!("$conn.{id}"), "to you alone").await;
+    client.wait_data("to you alone").await;
     gateway.publish("a", "to both").await;
     client.wait_data("to both").await;
     other.wait_data("to both").await;
@@ -39,6 +40,7 @@ async fn with_an_envelope_the_data_names_its_channel() {
     request.target.push_str("&envelope=1");
     let client = Client::once(request).await;
     gateway.publish("a", "one\r\ntwo").await;
+    client.wait_events(1).await;
     gateway.http.post("/channels/b/events?event=update", "\"quoted\"").await;
     client.wait_events(2).await;
     let envelopes: Vec<Value> =
@@ -63,6 +65,7 @@ async fn as_ndjson_each_event_is_a_line_and_heartbeats_are_none() {
     let after_first = client.read(|log| log.body.len());
     client.wait("two heartbeats", |log| log.body.len() >= after_first + 2).await;
     gateway.http.post("/channels/b/events?event=update", "2").await;
+    client.wait("the second line", |log| log.text().contains("\"2\"")).await;
     gateway.http.post("/broadcast", "3").await;
     client.wait("the last line", |log| log.text().contains("\"3\"")).await;
 

@@ -1,7 +1,7 @@
 //! Publishing over HTTP: whatever is taken arrives as it is, and what cannot be an event is refused.
 
 use serde_json::{Value, json};
-use sluice_tests::{client::Client, gateway::Gateway};
+use sluice_tests::{client::Client, gateway::Gateway, wait};
 
 /// Data as a client gets it: the standard knows one line break.
 fn normalised(data: &str) -> String {
@@ -66,9 +66,7 @@ async fn data_may_be_as_large_as_the_limit_and_no_larger() {
     let gateway = Gateway::start("").await;
     let client = gateway.subscribe(&["large"]).await;
     let largest = "é".repeat(32 * 1024);
-    let lines = "\n".repeat(64 * 1024);
     gateway.publish("large", largest.clone()).await;
-    gateway.publish("large", lines.clone()).await;
     let too_large = gateway.http.post("/channels/large/events", format!("{largest}x")).await;
     too_large.problem(413);
     let stream = futures_util::stream::iter((0..100).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 1024])));
@@ -76,7 +74,49 @@ async fn data_may_be_as_large_as_the_limit_and_no_larger() {
     gateway.http.post("/channels/large/events", without_length).await.problem(413);
     gateway.publish("large", "last").await;
     client.wait_data("last").await;
-    assert!(client.data() == [largest, lines, "last".to_owned()], "arrived, and nothing else");
+    assert!(client.data() == [largest, "last".to_owned()], "arrived, and nothing else");
+}
+
+/// Every line break becomes a line of its own, and the event seven times as large.
+#[tokio::test]
+async fn an_event_that_encoding_makes_larger_than_the_outbox_cuts_nobody_who_reads() {
+    const LINES: usize = 64 * 1024;
+    let gateway = Gateway::start("").await;
+    let client = gateway.subscribe(&["lines"]).await;
+    for round in 1..=20 {
+        gateway.publish("lines", "\n".repeat(LINES)).await;
+        gateway.publish("lines", format!("after {round}")).await;
+        client.wait_data(&format!("after {round}")).await;
+    }
+    client.read(|log| {
+        assert_eq!((log.events.len(), log.ends.len()), (40, 0));
+        assert!(log.events.iter().step_by(2).all(|event| event.data.len() == LINES));
+    });
+}
+
+/// A client that keeps connections would send its next request over one that is about to be closed, and fail.
+#[tokio::test]
+async fn a_refusal_that_ends_its_connection_says_so() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let gateway = Gateway::start("").await;
+    let mut socket = tokio::net::TcpStream::connect(gateway.address).await.expect("connects");
+    let post = |length: usize| {
+        let body = "x".repeat(length);
+        format!("POST /channels/a/events HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    socket.write_all(post(64 * 1024 + 1).as_bytes()).await.expect("sent");
+    let read = async |socket: &mut tokio::net::TcpStream| {
+        let mut buffer = vec![0; 64 * 1024];
+        let count = wait::soon("an answer", socket.read(&mut buffer)).await.unwrap_or(0);
+        String::from_utf8_lossy(&buffer[..count]).into_owned()
+    };
+    let refusal = read(&mut socket).await;
+    assert!(refusal.starts_with("HTTP/1.1 413 "), "{refusal}");
+    if !refusal.to_ascii_lowercase().contains("\r\nconnection: close\r\n") {
+        let _ = socket.write_all(post(1).as_bytes()).await;
+        let next = read(&mut socket).await;
+        assert!(next.starts_with("HTTP/1.1 200 "), "not said to close, and closed: {refusal:?}, then {next:?}");
+    }
 }
 
 #[tokio::test]
@@ -142,7 +182,7 @@ async fn repeating_an_idempotency_key_publishes_nothing_and_answers_the_same() {
 #[tokio::test]
 async fn many_events_in_one_request_are_each_answered_in_order() {
     let gateway = Gateway::start("").await;
-    let client = gateway.subscribe(&["a", "b"]).await;
+    let (a, b) = (gateway.subscribe(&["a"]).await, gateway.subscribe(&["b"]).await);
     let json_header = [("content-type", "application/json")];
     let lines_header = [("content-type", "application/x-ndjson")];
 
@@ -171,9 +211,11 @@ async fn many_events_in_one_request_are_each_answered_in_order() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.json()["results"].as_array().map(Vec::len), Some(2));
 
-    client.wait_data("6").await;
-    assert_eq!(client.data(), ["1", "{\"n\":2,\"list\":[1,null,true]}", "3.50", "null", "line\nbreak", "5", "6"]);
-    assert_eq!(client.read(|log| log.events[0].event.clone()), "add");
+    a.wait_data("5").await;
+    b.wait_data("6").await;
+    assert_eq!(a.data(), ["1", "3.50", "null", "5"]);
+    assert_eq!(b.data(), ["{\"n\":2,\"list\":[1,null,true]}", "line\nbreak", "6"]);
+    assert_eq!(a.read(|log| log.events[0].event.clone()), "add");
 }
 
 #[tokio::test]

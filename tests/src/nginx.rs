@@ -51,7 +51,7 @@ impl Nginx {
         }
         let mut command = Command::new("nginx");
         command.arg("-p").arg(directory.path()).arg("-c").arg(at("sluice.conf")).args(["-e", "stderr", "-g", &main]);
-        let process = Process::start("nginx", &mut command, directory.path());
+        let process = Process::start("nginx", &mut command, directory.path()).with_children();
         wait::until("nginx listens", async || tokio::net::TcpStream::connect(address).await.ok()).await;
         Self { address, http: Http::new(address), _process: process, _directory: directory }
     }

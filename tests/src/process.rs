@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Once,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How much of a process's output a failing test shows.
@@ -20,7 +20,11 @@ pub struct Process {
     child: Child,
     stdout: PathBuf,
     stderr: PathBuf,
+    has_children: bool,
 }
+
+/// How long a process with children may take to end them.
+const ENDS_CHILDREN_WITHIN: Duration = Duration::from_secs(5);
 
 impl Process {
     /// Starts `command` with its output in files in `dir`, and with no standard input.
@@ -35,7 +39,14 @@ impl Process {
         let child = command.stdin(Stdio::null()).stdout(file(&stdout)).stderr(file(&stderr)).spawn();
         let program = command.get_program().to_string_lossy();
         let child = child.unwrap_or_else(|error| panic!("{program} does not start: {error} (tests/run installs it)"));
-        Self { name: name.to_owned(), child, stdout, stderr }
+        Self { name: name.to_owned(), child, stdout, stderr, has_children: false }
+    }
+
+    /// Has it end its own children before it is killed: those of a process that gets a `kill -9` live on.
+    #[must_use]
+    pub fn with_children(mut self) -> Self {
+        self.has_children = true;
+        self
     }
 
     #[must_use]
@@ -83,7 +94,15 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::disallowed_methods, reason = "a drop cannot await, and a test's thread serves nobody")]
     fn drop(&mut self) {
+        if self.has_children && self.ended().is_none() {
+            self.signal(Signal::TERM);
+            let begun = Instant::now();
+            while self.ended().is_none() && begun.elapsed() < ENDS_CHILDREN_WITHIN {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         self.kill();
         if std::thread::panicking() {
             for (stream, text) in [("stdout", self.stdout()), ("stderr", self.stderr())] {
