@@ -94,6 +94,9 @@ pub enum Since {
     Earliest,
 }
 
+/// A channel's last position, `None` without history; or why this one channel has no answer.
+pub type Top = Result<Option<Position>, Unavailable>;
+
 /// What a broker tells the replica. No call may block.
 pub trait Sink: Send + Sync + 'static {
     /// The subscription is in force: whatever is published from now on will be announced.
@@ -118,9 +121,9 @@ pub trait Broker: Send + Sync + 'static {
 
     fn unsubscribe(&self, channel: &Channel);
 
-    /// The last position of each of `channels`, in order, creating what a channel with history needs to have an
-    /// identity and renewing its expiry. A channel without history answers `None`, and what it had is forgotten.
-    fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, Unavailable>>;
+    /// The top of each of `channels`, in order, creating what a channel with history needs to have an identity and
+    /// renewing its expiry. What a channel without history had is forgotten.
+    fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Top>, Unavailable>>;
 
     /// Up to `count` entries after `after`, and up to `before` entries that end with it.
     fn read<'a>(

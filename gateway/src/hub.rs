@@ -40,6 +40,8 @@ pub use queue::Target;
 const AUDIT_EVERY: Duration = Duration::from_secs(60);
 /// Before a top that seems wrong is looked at again.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// After the broker answered, but not for one channel: a key of another kind, say.
+const ONE_CHANNEL_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// After the broker did not answer.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Channels whose tops are asked for in one go.
@@ -465,24 +467,39 @@ impl Hub {
             let Some(broker) = self.broker.get() else { continue };
             match broker.join(channels.clone()).await {
                 Ok(tops) => {
-                    for (channel, top) in channels.iter().zip(tops) {
-                        if let Some(feed) = self.feed(channel.as_str()) {
-                            let need = self.with_feed(&feed, |feed, outlets| feed.joined(top, outlets));
-                            self.see_to(channel, need);
+                    let mut failed = Vec::new();
+                    for (channel, top) in channels.into_iter().zip(tops) {
+                        match (top, self.feed(channel.as_str())) {
+                            (Ok(top), Some(feed)) => {
+                                let need = self.with_feed(&feed, |feed, outlets| feed.joined(top, outlets));
+                                self.see_to(&channel, need);
+                            }
+                            (Err(error), Some(_)) => {
+                                tracing::warn!(%channel, %error, "a channel's history cannot be read");
+                                failed.push(channel);
+                            }
+                            (_, None) => {}
                         }
                     }
+                    self.join_later(failed, ONE_CHANNEL_AGAIN_AFTER);
                 }
                 Err(error) => {
                     tracing::debug!(%error, channels = channels.len(), "tops cannot be read yet");
-                    let joins = self.joins.clone();
-                    tokio::spawn(async move {
-                        tokio::time::sleep(RETRY_AFTER).await;
-                        for channel in channels {
-                            let _ = joins.send(channel);
-                        }
-                    });
+                    self.join_later(channels, RETRY_AFTER);
                 }
             }
+        }
+    }
+
+    fn join_later(&self, channels: Vec<Channel>, after: Duration) {
+        let joins = self.joins.clone();
+        if !channels.is_empty() {
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                for channel in channels {
+                    let _ = joins.send(channel);
+                }
+            });
         }
     }
 
@@ -535,7 +552,7 @@ impl Sink for Hub {
                 tracing::warn!(%channel, %why, "a raw message was refused");
             }
             Announced::Unreadable => self.metrics.invalid_messages.inc(),
-            Announced::Entry { .. } | Announced::Plain { .. } => {}
+            Announced::Entry { .. } | Announced::Plain { .. } | Announced::Look => {}
         }
         self.metrics.received.inc();
         if let Some(feed) = self.feed(channel) {

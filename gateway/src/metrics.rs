@@ -61,6 +61,7 @@ pub struct Metrics {
     pub redis_up: IntGauge,
     pub redis_reconnects: IntCounter,
     pub redis_subscribes: IntCounter,
+    pub rule_conflicts: IntCounter,
     pub slow_consumers: IntCounterVec,
     pub outbox_bytes: IntGauge,
     pub queue_overflows: IntCounter,
@@ -100,7 +101,7 @@ impl Metrics {
             connections_active: make.gauge("sse_connections_active", "Event streams open now."),
             connections: make.counter("sse_connections_total", "Event streams ever opened."),
             disconnects: make.counters("sse_disconnects_total", "Event streams ended, by reason.", &["reason"]),
-            refused: make.counters("sse_refused_total", "Requests for a stream or to publish that were refused for now, by reason.", &["reason"]),
+            refused: make.counters("sse_refused_total", "Streams refused for now, by reason; `accept`: connections that the kernel had no room for.", &["reason"]),
             messages: make.counter("sse_messages_total", "Events handed to clients' sockets: one event to 10 clients counts 10."),
             bytes_sent: make.counter("sse_bytes_sent_total", "Bytes handed to clients' sockets on event streams."),
             published: make.counters("sse_events_published_total", "Events published: `http` by this replica and taken by the broker, `raw` seen as a raw PUBLISH on a subscribed channel.", &["source"]),
@@ -111,6 +112,7 @@ impl Metrics {
             redis_up: make.gauge("sse_redis_up", "1 while the link to Redis stands, 0 while it does not; 1 with the embedded broker."),
             redis_reconnects: make.counter("sse_redis_reconnects_total", "Times that a standing link to Redis was lost."),
             redis_subscribes: make.counter("sse_redis_subscribes_total", "Channels subscribed to in Redis, counting each again after a reconnect."),
+            rule_conflicts: make.counter("sse_rule_conflicts_total", "Times that a channel's limits in Redis were found to be those of other rules than this replica's."),
             slow_consumers: make.counters("sse_slow_consumers_total", "Times that a client's outbox was full, by what was done about it.", &["policy"]),
             outbox_bytes: make.gauge("sse_outbox_bytes", "Bytes that wait for clients whose sockets are full."),
             queue_overflows: make.counter("sse_shard_queue_overflows_total", "Events that found a shard's queue full, to be repaired from history."),
@@ -128,6 +130,9 @@ impl Metrics {
         }
         for reason in crate::sse::frame::GapReason::ALL {
             metrics.gaps.with_label_values(&[reason.as_str()]);
+        }
+        for reason in ["connections", "channels", "draining", "accept"] {
+            metrics.refused.with_label_values(&[reason]);
         }
         for source in ["http", "raw"] {
             metrics.published.with_label_values(&[source]);

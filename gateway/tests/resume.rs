@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use sluice_gateway::{
     broker::{
-        Accepted, BoxFuture, Broker, Ends, Publish, Rules, Since, Sink, Unavailable, announcement::Announced,
+        Accepted, BoxFuture, Broker, Ends, Publish, Rules, Since, Sink, Top, Unavailable, announcement::Announced,
         log::Page, memory::MemoryBroker,
     },
     channel::Channel,
@@ -131,7 +131,7 @@ impl Broker for Flaky {
         self.inner().unsubscribe(channel);
     }
 
-    fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, Unavailable>> {
+    fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Top>, Unavailable>> {
         Box::pin(async move {
             self.mood().await?;
             let tops = self.inner().join(channels).await;

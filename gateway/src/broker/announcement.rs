@@ -1,10 +1,10 @@
 //! What is said on a channel's pub/sub channel, and how to tell it from what anybody may `PUBLISH` there.
 //!
 //! An announcement begins with the byte 0xFF, which no UTF-8 text contains, and a version. Version 1:
-//! `FF 01 <µs>-<seq> <µs of the entry before> <type> LF <data>`, where `seq` 0 means an event without position. Anything
-//! else is a raw payload: its data, or a JSON object with `data` and nothing but `event`, `data` and `retry` beside it.
+//! `FF 01 <µs>-<seq> <µs of the entry before> <type> LF <data>`, where `seq` 0 means an event without position. `FF 00`
+//! says to look into the log, and so does, to an older build, a version that it does not know. Anything else is a raw payload: its data, or a JSON object with `data` and nothing but `event`, `data` and `retry` beside it.
 //!
-//! Reading never fails in a way that could stop a link: whatever bytes come are one of the four [`Announced`].
+//! Reading never fails in a way that could stop a link: whatever bytes come are an [`Announced`].
 
 use crate::{
     event::{Event, InvalidEvent},
@@ -18,6 +18,9 @@ pub const MARK: u8 = 0xff;
 /// The version that this build writes and reads.
 pub const VERSION: u8 = 1;
 
+/// In a version's place: look into the log.
+pub const LOOK: u8 = 0;
+
 /// A message on a channel.
 #[derive(Clone, Debug)]
 pub enum Announced {
@@ -27,6 +30,8 @@ pub enum Announced {
     Plain { published: u64, event: Event },
     /// A raw `PUBLISH`.
     Raw { event: Event },
+    /// Something stands in the log that is not announced itself: read it.
+    Look,
     /// An announcement of a version that this build does not know, or a damaged one: something was published.
     Unreadable,
     /// A raw payload that cannot be an event; says why.
@@ -63,8 +68,10 @@ pub fn decode(payload: Bytes, max_bytes: usize) -> Announced {
 }
 
 fn decode_marked(payload: &Bytes) -> Option<Announced> {
-    if payload.get(1) != Some(&VERSION) {
-        return None;
+    match payload.get(1) {
+        Some(&LOOK) => return Some(Announced::Look),
+        Some(&VERSION) => {}
+        _ => return None,
     }
     let header_end = payload.iter().position(|&b| b == b'\n')?;
     let header = std::str::from_utf8(&payload[2..header_end]).ok()?;

@@ -5,7 +5,7 @@
 //! process; positions of an earlier one are found to be of another history, as after a wiped Redis.
 
 use super::{
-    Accepted, BoxFuture, Broker, Ends, Publish, Retention, Rules, Since, Sink, Unavailable,
+    Accepted, BoxFuture, Broker, Ends, Publish, Retention, Rules, Since, Sink, Top, Unavailable,
     announcement::Announced,
     log::{Entry, Page},
 };
@@ -234,7 +234,7 @@ impl Broker for MemoryBroker {
         self.state().subscribed.remove(channel);
     }
 
-    fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, Unavailable>> {
+    fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Top>, Unavailable>> {
         Box::pin(async move {
             let now = now_micros();
             let mut state = self.state();
@@ -243,7 +243,7 @@ impl Broker for MemoryBroker {
             state.forget_unused(&self.rules, now);
             Ok(channels
                 .iter()
-                .map(|channel| self.rules.retention(channel).map(|_| state.log(channel, now).last))
+                .map(|channel| Ok(self.rules.retention(channel).map(|_| state.log(channel, now).last)))
                 .collect())
         })
     }
@@ -314,7 +314,7 @@ impl Broker for MemoryBroker {
                 let event = Event::new(None, Bytes::new()).map_err(|error| Unavailable(error.to_string()))?;
                 state.append(channel, event, retention, now, Some(common));
                 // Says only that there is something to read.
-                self.sink.announced(channel.as_str(), Announced::Unreadable);
+                self.sink.announced(channel.as_str(), Announced::Look);
             }
             Ok(())
         })

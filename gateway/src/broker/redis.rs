@@ -12,21 +12,23 @@ mod link;
 pub mod names;
 mod scripts;
 
-use super::{Accepted, BoxFuture, Broker, Ends, Publish, Rules, Since, Sink, Unavailable, log::Page};
+use super::{Accepted, BoxFuture, Broker, Ends, Publish, Rules, Since, Sink, Top, Unavailable, log::Page};
 use crate::{channel::Channel, config, metrics::Metrics, position::Position};
 use bytes::Bytes;
-use deadpool_redis::{Manager, Pool, Runtime};
+use deadpool_redis::{Manager, Pool, PoolError, Runtime};
 use lane::Lane;
 use names::Names;
-use redis::{AsyncConnectionConfig, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, Value};
+use redis::{AsyncConnectionConfig, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, Value, aio::ConnectionLike};
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 
 /// Channels in one pipeline of joins.
 const JOIN_BATCH: usize = 512;
+/// Replicas whose rules differ find that out once a minute for every channel.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module's documentation.
 pub struct RedisBroker {
@@ -34,6 +36,10 @@ pub struct RedisBroker {
     lane: Lane,
     names: Names,
     rules: Rules,
+    timeout: Duration,
+    metrics: Arc<Metrics>,
+    /// When replicas whose rules differ were last complained of.
+    complained: Mutex<Option<Instant>>,
     wants: Mutex<Option<mpsc::UnboundedSender<link::Want>>>,
 }
 
@@ -68,8 +74,9 @@ impl RedisBroker {
             max_event_bytes,
             warned: AtomicBool::new(false),
         };
-        tokio::spawn(link::supervise(link, sink, metrics, wanted));
-        Ok(Self { pool, lane, names, rules, wants: Mutex::new(Some(wants)) })
+        tokio::spawn(link::supervise(link, sink, Arc::clone(&metrics), wanted));
+        let (timeout, complained, wants) = (settings.timeout, Mutex::default(), Mutex::new(Some(wants)));
+        Ok(Self { pool, lane, names, rules, timeout, metrics, complained, wants })
     }
 
     fn want(&self, want: link::Want) {
@@ -79,25 +86,63 @@ impl RedisBroker {
         }
     }
 
-    async fn query(&self, command: Cmd) -> Result<Value, Unavailable> {
-        let mut connection = self.pool.get().await.map_err(unavailable)?;
-        command.query_async(&mut connection).await.map_err(|error| {
-            drop(deadpool_redis::Connection::take(connection));
-            unavailable(error)
-        })
+    fn joined(&self, channel: &Channel, answer: Value) -> Top {
+        let scripts::Joined { top, other_limits } = scripts::joined(answer).map_err(|error| unavailable(&error))?;
+        if let Some(found) = other_limits {
+            self.metrics.rule_conflicts.inc();
+            let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+            if complained.is_none_or(|when| when.elapsed() > COMPLAIN_EVERY) {
+                *complained = Some(Instant::now());
+                tracing::warn!(
+                    %channel, %found,
+                    "the rules of another replica, or older ones, gave this channel other limits; now they are ours"
+                );
+            }
+        }
+        Ok(top)
     }
 
-    async fn pipelined(&self, pipeline: Pipeline) -> Result<Vec<Value>, Unavailable> {
-        let mut connection = self.pool.get().await.map_err(unavailable)?;
-        pipeline.query_async(&mut connection).await.map_err(|error| {
+    async fn query(&self, command: Cmd) -> Result<Value, Unavailable> {
+        let mut connection = checkout(&self.pool, self.timeout).await?;
+        match connection.req_packed_command(&command).await {
+            Ok(answer) => answer.extract_error().map_err(|error| unavailable(&error)),
+            Err(error) => {
+                drop(deadpool_redis::Connection::take(connection));
+                Err(unavailable(&error))
+            }
+        }
+    }
+
+    /// The answers to a pipeline, errors of single commands among them.
+    async fn pipelined(&self, pipeline: Pipeline, commands: usize) -> Result<Vec<Value>, Unavailable> {
+        let mut connection = checkout(&self.pool, self.timeout).await?;
+        connection.req_packed_commands(&pipeline, 0, commands).await.map_err(|error| {
             drop(deadpool_redis::Connection::take(connection));
-            unavailable(error)
+            unavailable(&error)
         })
     }
 }
 
-fn unavailable(error: impl std::fmt::Display) -> Unavailable {
-    Unavailable(error.to_string())
+/// A connection that was just seen to answer, within `timeout` however many dead ones are found on the way.
+async fn checkout(pool: &Pool, timeout: Duration) -> Result<deadpool_redis::Connection, Unavailable> {
+    match tokio::time::timeout(timeout, pool.get()).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(PoolError::Backend(error))) => Err(unavailable(&error)),
+        Ok(Err(PoolError::Timeout(_))) | Err(_) => Err(Unavailable(format!("redis gave no connection in {timeout:?}"))),
+        Ok(Err(_)) => Err(Unavailable("the gateway is stopping".to_owned())),
+    }
+}
+
+/// In words for whoever published or subscribed: what the server said, or what became of the connection.
+fn unavailable(error: &redis::RedisError) -> Unavailable {
+    let why = match (error.detail(), error.code()) {
+        (Some(detail), Some(code)) => format!("redis answered {code} {detail}"),
+        _ if error.is_timeout() => "redis did not answer in time".to_owned(),
+        _ if error.is_connection_refusal() => "redis refuses connections".to_owned(),
+        _ if error.is_io_error() => "the connection to redis broke".to_owned(),
+        _ => error.to_string(),
+    };
+    Unavailable(why)
 }
 
 /// A client that speaks RESP3, which the link needs for messages beside answers.
@@ -134,7 +179,7 @@ impl Broker for RedisBroker {
         self.want(link::Want::Unsubscribe(channel.clone()));
     }
 
-    fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, Unavailable>> {
+    fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Top>, Unavailable>> {
         Box::pin(async move {
             let mut tops = Vec::with_capacity(channels.len());
             for batch in channels.chunks(JOIN_BATCH) {
@@ -144,8 +189,9 @@ impl Broker for RedisBroker {
                     let idempotency = self.rules.idempotency();
                     pipeline.add_command(scripts::join(&self.names, channel, retention, idempotency, index == 0));
                 }
-                for answer in self.pipelined(pipeline).await? {
-                    tops.push(scripts::joined(answer).map_err(unavailable)?);
+                let answers = self.pipelined(pipeline, batch.len()).await?;
+                for (channel, answer) in batch.iter().zip(answers) {
+                    tops.push(self.joined(channel, answer));
                 }
             }
             Ok(tops)
@@ -161,14 +207,14 @@ impl Broker for RedisBroker {
     ) -> BoxFuture<'a, Result<Page, Unavailable>> {
         Box::pin(async move {
             let answer = self.query(scripts::read(&self.names, channel, after, before, count)).await?;
-            scripts::page(answer).map_err(unavailable)
+            scripts::page(answer).map_err(|error| unavailable(&error))
         })
     }
 
     fn place<'a>(&'a self, channel: &'a Channel, since: Since) -> BoxFuture<'a, Result<Position, Unavailable>> {
         Box::pin(async move {
             let answer = self.query(scripts::place(&self.names, channel, since)).await?;
-            scripts::placed(answer).map_err(unavailable)
+            scripts::placed(answer).map_err(|error| unavailable(&error))
         })
     }
 
@@ -193,7 +239,7 @@ impl Broker for RedisBroker {
         Box::pin(async move {
             let Some(retention) = self.rules.retention(channel) else { return Ok(()) };
             let mark = scripts::mark_fork(&self.names, channel, common, retention);
-            scripts::published(self.query(mark).await?).map(drop).map_err(unavailable)
+            scripts::published(self.query(mark).await?).map(drop).map_err(|error| unavailable(&error))
         })
     }
 
@@ -202,7 +248,7 @@ impl Broker for RedisBroker {
             let mut publish = redis::cmd("PUBLISH");
             publish.arg(self.names.control()).arg(&message[..]);
             let receivers = self.query(publish).await?;
-            redis::from_redis_value(receivers).map_err(unavailable)
+            redis::from_redis_value(receivers).map_err(|error| unavailable(&error.into()))
         })
     }
 

@@ -17,7 +17,7 @@ use super::{
 const ENV_PREFIX: &str = "SLUICE_";
 
 /// Names with our prefix that are the command line client's: no settings, and no mistakes.
-const NOT_SETTINGS: [&str; 1] = ["SLUICE_URL"];
+const NOT_SETTINGS: [&str; 3] = ["SLUICE_CONFIG", "SLUICE_URL", "SLUICE_TOKEN"];
 
 /// The keys that exist.
 pub(super) struct Known {

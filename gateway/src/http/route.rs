@@ -8,7 +8,7 @@ use crate::{channel::Channel, hub::Target};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, ORIGIN},
 };
 use std::sync::{Arc, atomic::Ordering};
 
@@ -75,6 +75,7 @@ pub(super) async fn answer(app: Arc<App>, transport: Transport, request: Request
     app.in_flight.fetch_add(1, Ordering::AcqRel);
     let counted = Counted(Arc::clone(&app));
     let headers = request.headers().clone();
+    let version = request.version();
     let (method, resource) = (request.method().clone(), Resource::of(request.uri().path()));
     let handled = match &resource {
         None => Err(Problem::not_found("there is nothing at this path; see docs/http.md")),
@@ -85,8 +86,16 @@ pub(super) async fn answer(app: Arc<App>, transport: Transport, request: Request
         Some(resource) => handle(&app, transport, resource, request, counted).await,
     };
     let mut response = handled.unwrap_or_else(Problem::into_response);
+    if version <= hyper::Version::HTTP_11 && leaves_body_unread(response.status()) {
+        // What is left of the body ends the connection: a client that keeps connections must know.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     cors::add(&app.config, &headers, response.headers_mut());
     response
+}
+
+fn leaves_body_unread(status: StatusCode) -> bool {
+    matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::REQUEST_TIMEOUT)
 }
 
 struct Counted(Arc<App>);

@@ -76,15 +76,16 @@ impl Cluster {
     /// is away.
     pub async fn count(&self, hub: &Hub, channel: Option<&Channel>) -> Option<Counts> {
         let broker = hub.broker()?;
+        // Who waits for a broker that is known to be away waits in vain.
+        hub.reachable().ok()?;
         let question = self.next_question.fetch_add(1, Ordering::Relaxed);
         let (answers, mut answered) = mpsc::unbounded_channel();
         lock(&self.asked).insert(question, answers);
         let message =
             Message::Count { from: self.replica.clone(), question, channel: channel.map(ToString::to_string) };
-        let expected = broker.control(encode(&message)).await;
         let mut total = Counts::default();
-        if let Ok(expected) = expected {
-            let _ = tokio::time::timeout(PATIENCE, async {
+        let _ = tokio::time::timeout(PATIENCE, async {
+            if let Ok(expected) = broker.control(encode(&message)).await {
                 while total.replicas < expected
                     && let Some(counts) = answered.recv().await
                 {
@@ -92,9 +93,9 @@ impl Cluster {
                     total.connections += counts.connections;
                     total.subscribers += counts.subscribers;
                 }
-            })
-            .await;
-        }
+            }
+        })
+        .await;
         lock(&self.asked).remove(&question);
         (total.replicas > 0).then_some(total)
     }

@@ -82,6 +82,8 @@ pub(crate) struct Feed {
     behind_at: Option<Position>,
     /// Another look at the top was asked for and has not been had.
     looking: bool,
+    /// Something was announced that only the log can tell, while it was being read.
+    unread: bool,
     /// A top that was learned of while history was being read, and must be reached.
     seen_top: Position,
     /// Since when no shard has subscribers.
@@ -113,6 +115,7 @@ impl Feed {
             suspect: false,
             behind_at: None,
             looking: false,
+            unread: false,
             seen_top: Position::default(),
             idle_since: None,
         }
@@ -182,7 +185,12 @@ impl Feed {
                     }
                 }
                 self.waiting = 0;
-                self.release(outlets)
+                match self.release(outlets) {
+                    Need::Nothing if std::mem::take(&mut self.unread) && self.positioned => {
+                        self.repair(Cause::Unreadable)
+                    }
+                    need => need,
+                }
             }
             (_, None) => Need::Nothing,
             (Phase::Repairing, Some(top)) => {
@@ -271,12 +279,16 @@ impl Feed {
                 self.pass(Frame::unpositioned(self.channel.clone(), now_micros(), event), outlets);
                 Need::Nothing
             }
-            Announced::Unreadable if self.positioned && self.phase == Phase::Live => self.repair(Cause::Unreadable),
-            Announced::Unreadable if self.phase == Phase::Live => {
+            Announced::Look | Announced::Unreadable if self.phase != Phase::Live => {
+                self.unread = true;
+                Need::Nothing
+            }
+            Announced::Look | Announced::Unreadable if self.positioned => self.repair(Cause::Unreadable),
+            Announced::Unreadable => {
                 self.pass(Frame::gap(self.channel.clone(), GapReason::Cut, None, None), outlets);
                 Need::Nothing
             }
-            Announced::Unreadable | Announced::Refused(_) => Need::Nothing,
+            Announced::Look | Announced::Refused(_) => Need::Nothing,
         }
     }
 
@@ -325,7 +337,7 @@ impl Feed {
         for entry in entries {
             self.take(entry, outlets);
         }
-        if !page.complete || self.seen_top.seq > self.last.seq {
+        if !page.complete || self.seen_top.seq > self.last.seq || std::mem::take(&mut self.unread) {
             // A top of another history would never be reached: each counts once.
             self.seen_top = Position::default();
             return Repaired::ReadOn;

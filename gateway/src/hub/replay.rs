@@ -283,8 +283,6 @@ impl Replayer {
     }
 
     fn answer(&self, shard: usize, channel: &Channel, after: Position, kept: &Kept, start: usize, gap: Option<Gap>) {
-        let result = if gap.is_some() { "gap" } else { "complete" };
-        self.metrics.resumes.with_label_values(&["broker", result]).inc();
         self.queues[shard].push(Command::Page(PageAnswer {
             channel: channel.clone(),
             after,

@@ -1,4 +1,5 @@
--- Prepares a channel that a replica has subscribed to, and answers its last position ('' without history).
+-- Prepares a channel that a replica has subscribed to. Answers {its last position ('' without history), the limits that
+-- stood there if they were neither ours nor the default}.
 -- KEYS: log, limits. ARGV: size, age in µs, memory in s, lifetime of idempotency keys in s; the default limits as one
 -- string. Size 0: no history.
 
@@ -8,6 +9,7 @@ local wanted = table.concat({ARGV[1], ARGV[2], ARGV[3], ARGV[4]}, ' ')
 
 -- The channel's limits stand beside its log, for publishers that do not know the rules; the default needs no key.
 local found = redis.call('GET', limits)
+local others = found and found ~= wanted and found or ''
 if wanted == ARGV[5] then
   if found then redis.call('DEL', limits) end
 elseif found ~= wanted then
@@ -19,7 +21,7 @@ end
 if size == 0 then
   -- Else history switched off and on again would make a hole that looks continuous.
   redis.call('UNLINK', log)
-  return ''
+  return {'', others}
 end
 
 local info = redis.pcall('XINFO', 'STREAM', log)
@@ -30,10 +32,10 @@ if info.err then
   local id = string.format('%.0f-0', tonumber(time[1]) * 1000000 + tonumber(time[2]))
   redis.call('XADD', log, 'MAXLEN', '=', '0', id, 'joined', '1')
   redis.call('EXPIRE', log, memory)
-  return id
+  return {id, others}
 end
 redis.call('EXPIRE', log, memory)
 for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' then return info[i + 1] end
+  if info[i] == 'last-generated-id' then return {info[i + 1], others} end
 end
 return redis.error_reply('XINFO STREAM names no last-generated-id')

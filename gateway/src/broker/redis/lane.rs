@@ -4,7 +4,7 @@
 //! fills, so the more is published, the less each event costs. What cannot be sent by its deadline is answered so, and
 //! not sent later.
 
-use super::{names::Names, scripts};
+use super::{checkout, names::Names, scripts, unavailable};
 use crate::broker::{Accepted, Publish, Rules, Unavailable, announcement, memory::now_micros};
 use crate::position::Position;
 use deadpool_redis::Pool;
@@ -20,6 +20,8 @@ const MAX_EVENTS: usize = 512;
 const MAX_BYTES: usize = 4 << 20;
 /// Requests that may wait; beyond them a publisher is told at once that the broker does not keep up.
 const QUEUE: usize = 4096;
+/// A connection that was not used for this long is looked at before it is used again.
+const CHECK_AFTER: Duration = Duration::from_millis(100);
 
 pub(super) type Answers = Vec<Result<Accepted, Unavailable>>;
 
@@ -39,7 +41,7 @@ impl Lane {
     /// Starts the lane's task, which ends when the last handle is gone.
     pub(super) fn start(pool: Pool, names: Names, rules: Rules, timeout: Duration) -> Self {
         let (requests, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(run(pool, names, rules, waiting));
+        tokio::spawn(run(pool, names, rules, timeout, waiting));
         Self { requests, timeout }
     }
 
@@ -58,8 +60,9 @@ fn refuse(events: usize, why: &str) -> Answers {
     (0..events).map(|_| Err(Unavailable(why.to_owned()))).collect()
 }
 
-async fn run(pool: Pool, names: Names, rules: Rules, mut waiting: mpsc::Receiver<Request>) {
+async fn run(pool: Pool, names: Names, rules: Rules, timeout: Duration, mut waiting: mpsc::Receiver<Request>) {
     let mut connection = None;
+    let mut used = Instant::now();
     let mut requests = Vec::new();
     while let Some(first) = waiting.recv().await {
         let (mut events, mut bytes) = (first.batch.len(), size(&first));
@@ -72,11 +75,14 @@ async fn run(pool: Pool, names: Names, rules: Rules, mut waiting: mpsc::Receiver
             bytes += size(&next);
             requests.push(next);
         }
+        if used.elapsed() > CHECK_AFTER {
+            // It may have died meanwhile: back to the pool, which looks before it gives one out.
+            connection = None;
+        }
         if connection.is_none() {
-            match pool.get().await {
+            match checkout(&pool, timeout).await {
                 Ok(fresh) => connection = Some(fresh),
-                Err(error) => {
-                    let why = error.to_string();
+                Err(Unavailable(why)) => {
                     waiting_too(&mut waiting, &mut requests);
                     for request in requests.drain(..) {
                         let _ = request.answer.send(refuse(request.batch.len(), &why));
@@ -100,11 +106,14 @@ async fn run(pool: Pool, names: Names, rules: Rules, mut waiting: mpsc::Receiver
         let Some(open) = connection.as_mut() else { continue };
         let count = requests.iter().map(|request| request.batch.len()).sum();
         match open.req_packed_commands(&pipeline, 0, count).await {
-            Ok(answers) => settle(&rules, &mut requests, answers),
+            Ok(answers) => {
+                used = Instant::now();
+                settle(&rules, &mut requests, answers);
+            }
             Err(error) => {
                 // Whether the events were taken is unknown; the connection's state is too.
                 drop(connection.take().map(deadpool_redis::Connection::take));
-                let why = error.to_string();
+                let Unavailable(why) = unavailable(&error);
                 for request in requests.drain(..) {
                     let _ = request.answer.send(refuse(request.batch.len(), &why));
                 }
@@ -150,7 +159,7 @@ fn settle(rules: &Rules, requests: &mut Vec<Request>, answers: Vec<Value>) {
                 let answer = answers.next().unwrap_or(Value::Nil);
                 let plain = rules.retention(&publish.channel).is_none() && publish.idempotency_key.is_none();
                 let accepted = if plain { plainly(answer) } else { scripts::published(answer) };
-                accepted.map_err(|error| Unavailable(error.to_string()))
+                accepted.map_err(|error| unavailable(&error))
             })
             .collect();
         let _ = request.answer.send(answered);

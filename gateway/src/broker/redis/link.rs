@@ -64,6 +64,7 @@ pub(super) async fn supervise(
     let mut wanted = HashSet::new();
     let mut backoff = BACKOFF.0;
     let mut was_up = false;
+    let mut complained = false;
     loop {
         let up_since = Instant::now();
         let end = serve(&settings, &sink, &metrics, &mut wanted, &mut wants, &mut was_up).await;
@@ -71,11 +72,14 @@ pub(super) async fn supervise(
         metrics.redis_up.set(0);
         sink.reachable(Err(error.to_string()));
         if std::mem::take(&mut was_up) {
+            complained = true;
             sink.cut();
             metrics.redis_reconnects.inc();
             tracing::warn!(%error, "lost the link to redis, connecting again");
+        } else if !std::mem::replace(&mut complained, true) {
+            tracing::warn!(%error, "redis cannot be reached yet, trying on");
         } else {
-            tracing::debug!(%error, "redis cannot be reached yet");
+            tracing::debug!(%error, "redis still cannot be reached");
         }
         if up_since.elapsed() > BACKOFF.1 {
             backoff = BACKOFF.0;

@@ -123,9 +123,16 @@ pub(super) fn join(
 
 /// # Errors
 /// What the server said, or an answer that is not the script's.
-pub(super) fn joined(answer: Value) -> RedisResult<Option<Position>> {
-    let last: String = redis::from_redis_value(answer.extract_error()?)?;
-    if last.is_empty() { Ok(None) } else { parse_position(&last).map(Some) }
+pub(super) fn joined(answer: Value) -> RedisResult<Joined> {
+    let (last, other_limits): (String, String) = redis::from_redis_value(answer.extract_error()?)?;
+    let top = if last.is_empty() { None } else { Some(parse_position(&last)?) };
+    Ok(Joined { top, other_limits: Some(other_limits).filter(|limits| !limits.is_empty()) })
+}
+
+/// What joining answers: the channel's top, and limits that stood there and were not ours.
+pub(super) struct Joined {
+    pub(super) top: Option<Position>,
+    pub(super) other_limits: Option<String>,
 }
 
 /// Writes down that the history after `common` was replaced; answered as [`publish`] is.

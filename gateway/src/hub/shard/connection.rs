@@ -67,6 +67,8 @@ pub(super) struct Link {
     /// Another channel of the connection has the same cursor key.
     pub(super) by_name: bool,
     pub(super) progress: Progress,
+    /// A resume that was not counted yet.
+    pub(super) resuming: bool,
     /// Where the client stands, while the ring does not say it: unless the connection is in step.
     pub(super) at: Position,
 }

@@ -22,6 +22,7 @@ impl Shard {
                 subscriber: u32::try_from(subscribers.len()).unwrap_or(u32::MAX),
                 by_name: keys.iter().filter(|&&key| key == keys[nth]).count() > 1,
                 progress: Progress::Waiting(start),
+                resuming: matches!(start, Start::After(_)),
                 at: Position::default(),
             };
             subscribers.push(Subscriber {
@@ -127,12 +128,17 @@ impl Shard {
     pub(super) fn page(&mut self, answer: PageAnswer) {
         let Some(&index) = self.by_name.get(&answer.channel) else { return };
         let asked = self.channels[index as usize].asking.remove(&answer.after).unwrap_or_default();
+        let resumes = self.hub.metrics.resumes.clone();
         for key in asked {
             let Some(connection) = self.connection(key) else { continue };
             let Some(link) = connection.links.iter_mut().find(|link| link.channel == index) else { continue };
             let Progress::Replay(reading) = &mut link.progress else { continue };
             if !reading.asked || link.at != answer.after {
                 continue;
+            }
+            if std::mem::take(&mut link.resuming) {
+                let result = if answer.gap.is_some() { "gap" } else { "complete" };
+                resumes.with_label_values(&["broker", result]).inc();
             }
             **reading = Reading {
                 asked: false,
