@@ -134,7 +134,8 @@ impl Hub {
         let turned = (0..shards).map(|_| AtomicU64::new(0)).collect();
         let (joins, wanted_joins) = mpsc::unbounded_channel();
         let (subscriptions, wanted_subscriptions) = mpsc::unbounded_channel();
-        let pollers = (0..shards).map(|_| shard::poller()).collect::<std::io::Result<Vec<_>>>()?;
+        let pollers =
+            (0..shards).map(|_| shard::poller(config.hub.queue_events)).collect::<std::io::Result<Vec<_>>>()?;
         let (polls, queues): (Vec<_>, Vec<_>) = pollers.into_iter().unzip();
         let loads: Vec<_> = (0..shards).map(|_| Arc::new(AtomicUsize::new(0))).collect();
         let hub = Arc::new_cyclic(|this| Self {

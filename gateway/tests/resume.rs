@@ -228,6 +228,7 @@ impl Seen {
 
 struct World {
     hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
     broker: Arc<Flaky>,
     channels: Vec<Channel>,
     published: Vec<AtomicU64>,
@@ -237,15 +238,17 @@ struct World {
 }
 
 impl World {
-    fn new(shards: usize) -> Arc<Self> {
+    fn new(shards: usize, queue_events: usize) -> Arc<Self> {
         let mut config = Config::default();
         config.hub.shards = shards;
+        config.hub.queue_events = queue_events;
         // So little that most resumes have to read history.
         config.hub.tail_bytes = ByteSize::new(3000);
         config.history.size = 100_000;
         config.redis.linger = Duration::from_millis(50);
         let config = Arc::new(config);
-        let hub = Hub::start(Arc::clone(&config), Arc::new(Metrics::new()), "test").expect("a hub");
+        let metrics = Arc::new(Metrics::new());
+        let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), "test").expect("a hub");
         let (cut, calm) = (AtomicBool::new(false), AtomicBool::new(false));
         let relay = Arc::new(Relay { hub: Arc::clone(&hub), cut, calm });
         let sink = Arc::clone(&relay) as Arc<dyn Sink>;
@@ -257,6 +260,7 @@ impl World {
         let published = channels.iter().map(|_| AtomicU64::new(0)).collect();
         Arc::new(Self {
             hub,
+            metrics,
             broker,
             channels,
             published,
@@ -339,9 +343,9 @@ impl World {
     }
 }
 
-async fn storm(seed: u64, shards: usize) {
+async fn storm(seed: u64, shards: usize, queue_events: usize) {
     fastrand::seed(seed);
-    let world = World::new(shards);
+    let world = World::new(shards, queue_events);
     let clients: Vec<_> = (0..40)
         .map(|_| {
             let mine: BTreeSet<_> = (0..fastrand::usize(1..4)).map(|_| fastrand::usize(..6)).collect();
@@ -395,8 +399,36 @@ async fn whatever_the_broker_does_every_client_sees_every_event_once_and_in_orde
     let seed =
         std::env::var("SLUICE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     for (nth, shards) in [1, 2].into_iter().enumerate() {
-        storm(seed.wrapping_add(nth as u64), shards).await;
+        storm(seed.wrapping_add(nth as u64), shards, 65_536).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_shard_queue_is_repaired_without_waiting_for_another_event() {
+    let world = World::new(1, 16);
+    world.broker.relay.calm.store(true, Ordering::SeqCst);
+    let mut bodies = Vec::new();
+    for _ in 0..20 {
+        bodies.push(world.connect(&[0, 1], None).await.expect("let in"));
+    }
+    for round in 1..=40 {
+        // More at once than the queue takes, and then silence.
+        let batch = |nth: usize| {
+            let number = world.published[nth].fetch_add(1, Ordering::SeqCst) + 1;
+            let event = Event::new(None, format!("{} {number}", world.channels[nth]).into()).expect("valid");
+            Publish { channel: world.channels[nth].clone(), event, idempotency_key: None }
+        };
+        world.broker.publish((0..50).map(|n| batch(n % 2)).collect()).await;
+        if round % 8 == 0 {
+            let mut seen = Seen::default();
+            read_until(&mut bodies.remove(0), &mut seen, |seen| {
+                seen.is_whole("c0", round * 25) && seen.is_whole("c1", round * 25)
+            })
+            .await;
+            assert!(seen.gaps.is_empty());
+        }
+    }
+    assert!(world.metrics.queue_overflows.get() > 0, "the queue was never full");
 }
 
 /// Runs until `done`, or fails.
@@ -412,7 +444,7 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_history_is_one_gap_for_each_who_had_seen_it_and_nothing_is_missed_afterwards() {
-    let world = World::new(2);
+    let world = World::new(2, 65_536);
     world.broker.relay.calm.store(true, Ordering::SeqCst);
     let mut staying = world.connect(&[0, 1], None).await.expect("let in");
     let mut leaving = world.connect(&[0], None).await.expect("let in");

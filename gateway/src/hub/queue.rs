@@ -12,8 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Frames that may wait for one shard, and their content's bytes.
-const MAX_FRAMES: usize = 65_536;
+/// Bytes of frames that may wait for one shard.
 const MAX_BYTES: usize = 64 << 20;
 
 /// What a shard needs to know of a channel to go on from.
@@ -81,18 +80,19 @@ struct State {
 pub(crate) struct Queue {
     state: Mutex<State>,
     waker: Waker,
+    max_frames: usize,
 }
 
 impl Queue {
-    pub(crate) fn new(waker: Waker) -> Self {
-        Self { state: Mutex::new(State::default()), waker }
+    pub(crate) fn new(waker: Waker, max_frames: usize) -> Self {
+        Self { state: Mutex::new(State::default()), waker, max_frames }
     }
 
     /// Takes a frame unless the queue is full; answers whether it did.
     pub(crate) fn push_frame(&self, frame: &Arc<Frame>) -> bool {
         let wake = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.frames >= MAX_FRAMES || state.bytes >= MAX_BYTES {
+            if state.frames >= self.max_frames || state.bytes >= MAX_BYTES {
                 state.overflowed = true;
                 return false;
             }

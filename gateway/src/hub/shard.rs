@@ -45,11 +45,11 @@ const START_WITHIN: Duration = Duration::from_secs(2);
 /// Bytes that a client may send on its stream before it is taken for a hostile one.
 const STRAY_BYTES: usize = 64 * 1024;
 
-/// A shard's poller and the queue that wakes it.
-pub(super) fn poller() -> std::io::Result<(Poll, Arc<Queue>)> {
+/// A shard's poller and the queue that wakes it, which holds up to `max_frames` frames.
+pub(super) fn poller(max_frames: usize) -> std::io::Result<(Poll, Arc<Queue>)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKER)?;
-    Ok((poll, Arc::new(Queue::new(waker))))
+    Ok((poll, Arc::new(Queue::new(waker, max_frames))))
 }
 
 pub(super) struct Shard {
