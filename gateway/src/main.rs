@@ -77,6 +77,7 @@ fn main() -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    raise_open_files_limit(loaded.config.limits.connections);
     match serve(loaded.config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -113,6 +114,26 @@ fn serve(config: Config) -> anyhow::Result<()> {
     // Whatever still runs has nothing more to do for anybody.
     runtime.shutdown_background();
     served
+}
+
+/// Descriptors beside those of streams: listeners, pollers, publishers, the links to Redis.
+const OTHER_FILES: u64 = 500;
+
+/// Every stream is an open file, and the usual limit of 1,024 is meant for programs of another kind.
+fn raise_open_files_limit(connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let allowed = if raised.is_ok() { limit.maximum } else { limit.current };
+    if let Some(allowed) = allowed
+        && allowed < connections as u64 + OTHER_FILES
+    {
+        tracing::warn!(
+            allowed,
+            limits_connections = connections,
+            "the limit of open files (`ulimit -Hn`) is lower than `limits.connections` needs: some will not be let in"
+        );
+    }
 }
 
 /// Says where to look, and who may.

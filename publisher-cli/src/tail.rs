@@ -29,7 +29,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Runs the command.
 ///
 /// # Errors
-/// When the gateway refuses for good, `--timeout` comes before `--count`, or nobody reads stdout.
+/// When the gateway refuses for good, `--timeout` comes before `--count` or any connection, or nobody reads stdout.
 pub async fn run(args: TailArgs) -> Result<(), Failure> {
     let (timeout, wants_count) = (args.timeout, args.count.is_some());
     let mut tail = Tail::new(args)?;
@@ -37,6 +37,7 @@ pub async fn run(args: TailArgs) -> Result<(), Failure> {
     match tokio::time::timeout(timeout, tail.follow()).await {
         Ok(result) => result,
         Err(_) if wants_count => Err(Failure::Failed(format!("{} events came in {timeout:?}", tail.printed))),
+        Err(_) if !tail.was_connected => Err(Failure::Failed(format!("no connection in {timeout:?}"))),
         Err(_) => Ok(()),
     }
 }
@@ -47,6 +48,8 @@ struct Tail {
     printer: Printer,
     output: Output,
     cursor_file: Option<CursorFile>,
+    /// A stream was there at some time.
+    was_connected: bool,
     /// How many events have been printed; a gap is none.
     printed: u64,
     last_event_id: Arc<str>,
@@ -70,6 +73,7 @@ impl Tail {
         Ok(Self {
             printer: Printer::new(args.json),
             output: Output::new(),
+            was_connected: false,
             printed: 0,
             reconnection_time: DEFAULT_RECONNECTION_TIME,
             args,
@@ -86,6 +90,7 @@ impl Tail {
             let (trouble, wait) = match Stream::open(&self.gateway, &self.args, &self.last_event_id).await {
                 Ok(stream) => {
                     backoff = Backoff::new(LONGEST_WAIT);
+                    self.was_connected = true;
                     if complained.take().is_some() {
                         output::say("connected again");
                     }

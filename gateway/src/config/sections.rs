@@ -96,7 +96,7 @@ settings! {
     /// Bounds that keep one replica healthy, whatever its clients do.
     pub struct Limits {
         /// Open streams of a replica.
-        pub connections: usize = 20_000, within(1, 10_000_000);
+        pub connections: usize = 19_000, within(1, 10_000_000);
         /// Channels that one connection may ask for.
         pub channels_per_connection: usize = 64, within(1, 1024);
         /// The data of one event.
