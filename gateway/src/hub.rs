@@ -10,6 +10,7 @@ mod feed;
 mod queue;
 mod replay;
 mod shard;
+mod upkeep;
 mod wheel;
 
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
 use bytes::Bytes;
 use cluster::Cluster;
 use connection::Open;
-use feed::{Feed, Need, Outlets, Repaired};
+use feed::{Feed, Outlets};
 use queue::{Command, Queue};
 use replay::Replayer;
 use std::{
@@ -35,19 +36,6 @@ use std::{
 use tokio::{sync::mpsc, task::JoinHandle};
 
 pub use queue::Target;
-
-/// Tops are compared this often even if nothing seems amiss: a net beneath the rest.
-const AUDIT_EVERY: Duration = Duration::from_secs(60);
-/// Before a top that seems wrong is looked at again.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// After the broker answered, but not for one channel: a key of another kind, say.
-const ONE_CHANNEL_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// After the broker did not answer.
-const RETRY_AFTER: Duration = Duration::from_millis(250);
-/// Channels whose tops are asked for in one go.
-const JOIN_BATCH: usize = 512;
-/// Entries read with one page of a repair, and before it where two histories are to be told apart.
-const REPAIR_PAGE: usize = 512;
 
 /// Counts one open stream for as long as it lives.
 pub struct Permit {
@@ -391,152 +379,6 @@ impl Hub {
 
     fn replayer(&self) -> Option<&Arc<Replayer>> {
         self.replayer.get()
-    }
-
-    fn see_to(&self, channel: &Channel, need: Need) {
-        let Some(hub) = self.this.upgrade() else { return };
-        match need {
-            Need::Nothing => {}
-            Need::LookAgain => {
-                let (joins, channel) = (self.joins.clone(), channel.clone());
-                self.runtime.spawn(async move {
-                    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
-                    let _ = joins.send(channel);
-                });
-            }
-            Need::Repair(cause, _) => {
-                self.metrics.repairs.with_label_values(&[cause.as_str()]).inc();
-                let channel = channel.clone();
-                self.runtime.spawn(async move { hub.repair(channel).await });
-            }
-        }
-    }
-
-    /// Reads on until the feed misses nothing.
-    async fn repair(self: Arc<Self>, channel: Channel) {
-        let Some(broker) = self.broker.get() else { return };
-        let mut proven = false;
-        loop {
-            let Some(feed) = self.feed(channel.as_str()) else { return };
-            let after = lock(&feed).last();
-            if proven {
-                // A log that was deleted needs an identity before anything can be told of it; and joining writes, so
-                // that only a master can be the one that shows another history.
-                if let Err(error) = broker.join(vec![channel.clone()]).await {
-                    tracing::debug!(%channel, %error, "the history cannot be looked at again yet");
-                    tokio::time::sleep(RETRY_AFTER).await;
-                    continue;
-                }
-            }
-            let before = if proven { REPAIR_PAGE } else { 1 };
-            let timer = self.metrics.history_read_seconds.start_timer();
-            let page = broker.read(&channel, after, before, REPAIR_PAGE).await;
-            timer.observe_duration();
-            let page = match page {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::debug!(%channel, %error, "a hole cannot be filled yet");
-                    tokio::time::sleep(RETRY_AFTER).await;
-                    continue;
-                }
-            };
-            match self.with_feed(&feed, |feed, outlets| feed.repaired(&page, proven, outlets)) {
-                Repaired::ReadOn => proven = false,
-                Repaired::Doubtful => {
-                    tracing::warn!(%channel, at = %after, "the history looks like another one, reading it again");
-                    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
-                    proven = true;
-                }
-                Repaired::Forked(common) => {
-                    tracing::warn!(%channel, %common, "the history was replaced after this position");
-                    while let Err(error) = broker.mark_fork(&channel, common).await {
-                        tracing::debug!(%channel, %error, "a fork cannot be written down yet");
-                        tokio::time::sleep(RETRY_AFTER).await;
-                    }
-                    proven = false;
-                }
-                Repaired::Done(need) => return self.see_to(&channel, need),
-            }
-        }
-    }
-
-    /// Asks for tops, many at a time: of channels just subscribed to, after every cut, and where something seems wrong.
-    async fn join_channels(self: Arc<Self>, mut wanted: mpsc::UnboundedReceiver<Channel>) {
-        let mut batch = Vec::new();
-        while wanted.recv_many(&mut batch, JOIN_BATCH).await > 0 {
-            let channels: Vec<_> = batch.drain(..).filter(|channel| self.feed(channel.as_str()).is_some()).collect();
-            let Some(broker) = self.broker.get() else { continue };
-            match broker.join(channels.clone()).await {
-                Ok(tops) => {
-                    let mut failed = Vec::new();
-                    for (channel, top) in channels.into_iter().zip(tops) {
-                        match (top, self.feed(channel.as_str())) {
-                            (Ok(top), Some(feed)) => {
-                                let need = self.with_feed(&feed, |feed, outlets| feed.joined(top, outlets));
-                                self.see_to(&channel, need);
-                            }
-                            (Err(error), Some(_)) => {
-                                tracing::warn!(%channel, %error, "a channel's history cannot be read");
-                                failed.push(channel);
-                            }
-                            (_, None) => {}
-                        }
-                    }
-                    self.join_later(failed, ONE_CHANNEL_AGAIN_AFTER);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, channels = channels.len(), "tops cannot be read yet");
-                    self.join_later(channels, RETRY_AFTER);
-                }
-            }
-        }
-    }
-
-    fn join_later(&self, channels: Vec<Channel>, after: Duration) {
-        let joins = self.joins.clone();
-        if !channels.is_empty() {
-            tokio::spawn(async move {
-                tokio::time::sleep(after).await;
-                for channel in channels {
-                    let _ = joins.send(channel);
-                }
-            });
-        }
-    }
-
-    async fn keep_subscriptions(self: Arc<Self>, mut wanted: mpsc::UnboundedReceiver<(Channel, bool)>) {
-        while let Some((channel, subscribe)) = wanted.recv().await {
-            let Some(broker) = self.broker.get() else { continue };
-            if subscribe {
-                broker.subscribe(&channel);
-            } else {
-                broker.unsubscribe(&channel);
-            }
-        }
-    }
-
-    /// Unsubscribes from channels that nobody here has had for a while, and has tops compared now and then.
-    async fn tidy(self: Arc<Self>) {
-        let mut every_second = tokio::time::interval(Duration::from_secs(1));
-        let mut audited = Instant::now();
-        loop {
-            every_second.tick().await;
-            let linger = self.config.redis.linger;
-            self.feeds.write().unwrap_or_else(PoisonError::into_inner).retain(|channel, feed| {
-                let gone = lock(feed).idle_since.is_some_and(|since| since.elapsed() >= linger);
-                if gone {
-                    self.metrics.channels_active.dec();
-                    let _ = self.subscriptions.send((channel.clone(), false));
-                }
-                !gone
-            });
-            if audited.elapsed() >= AUDIT_EVERY {
-                audited = Instant::now();
-                for channel in self.read_feeds().keys() {
-                    let _ = self.joins.send(channel.clone());
-                }
-            }
-        }
     }
 }
 

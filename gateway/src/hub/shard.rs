@@ -3,6 +3,7 @@
 //! Each turn takes what was queued, then writes: all that has arrived for a socket by then goes out in one write. A
 //! connection that keeps up costs nothing but that write; see [`channel`] for why.
 
+mod about;
 mod channel;
 mod connection;
 mod join;

@@ -1,0 +1,121 @@
+//! What is written to a stream about the stream itself: its first bytes, where the client stands, heartbeats, and when to
+//! come back.
+
+use super::{
+    write::{offer, send},
+    *,
+};
+use crate::{
+    hub::connection::{Greeting, Heartbeat},
+    sse::frame::Format,
+};
+use bytes::Bytes;
+
+impl Shard {
+    fn retry_ms(&self) -> u64 {
+        let stream = &self.hub.config.stream;
+        let (least, most) = (stream.retry_min.as_millis() as u64, stream.retry_max.as_millis() as u64);
+        fastrand::u64(least..=most.max(least))
+    }
+
+    /// The first bytes: the answer's head, when to come back, where the client stands, and a greeting if it wants one.
+    pub(super) fn write_greeting(&mut self, key: Key) {
+        let retry = self.retry_ms();
+        let Some(connection) = self.connections.get(key.index as usize) else { return };
+        let mut text = Vec::from(&connection.head[..]);
+        if connection.format != Format::Ndjson {
+            text.extend_from_slice(format!("retry: {retry}\n").as_bytes());
+            if let Some(cursor) = self.cursor(connection) {
+                text.extend_from_slice(format!("id: {cursor}\n").as_bytes());
+            }
+            text.push(b'\n');
+        }
+        if connection.greeting == Greeting::Cursor
+            && let Some(cursor) = self.cursor(connection)
+        {
+            text.extend_from_slice(format!("{}\n", serde_json::json!({ "cursor": cursor })).as_bytes());
+        }
+        if connection.greeting == Greeting::Hello {
+            let channels: Vec<_> = connection
+                .links
+                .iter()
+                .map(|link| &self.channels[link.channel as usize].channel)
+                .filter(|channel| !channel.is_reserved())
+                .collect();
+            let hello = serde_json::json!({
+                "id": &*connection.id, "subject": connection.subject.as_deref(), "channels": channels, "retry": retry,
+            });
+            text.extend_from_slice(&special(connection.format, &connection.id, "connected", &hello.to_string()));
+        }
+        let connection = &mut self.connections[key.index as usize];
+        connection.head = Bytes::new();
+        connection.unsent = text.into();
+    }
+
+    /// Where the client stands, now that more of it is known.
+    pub(super) fn write_id(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key.index as usize) else { return };
+        if connection.format == Format::Ndjson {
+            return;
+        }
+        if let Some(cursor) = self.cursor(connection) {
+            self.append_unsent(key, format!("id: {cursor}\n\n").as_bytes());
+        }
+    }
+
+    fn append_unsent(&mut self, key: Key, text: &[u8]) {
+        if let Some(connection) = self.connection(key) {
+            connection.unsent = [&connection.unsent[..], text].concat().into();
+        }
+    }
+
+    pub(super) fn write_heartbeat(&mut self, key: Key) {
+        let Some(connection) = self.connection(key) else { return };
+        if connection.blocked.is_some() {
+            // It has bytes to take, and does not.
+            return;
+        }
+        let text = match (connection.format, connection.heartbeat) {
+            // A blank before the next object is no line, and keeps proxies from giving up.
+            (Format::Ndjson, _) => Bytes::from_static(b" "),
+            (_, Heartbeat::Comment) => Bytes::from_static(b": hb\n\n"),
+            (_, Heartbeat::Event) => Bytes::from_static(b"event: heartbeat\ndata: {}\n\n"),
+        };
+        self.append_unsent(key, &text);
+        self.write_unsent(key);
+    }
+
+    /// When to come back, as the last thing on a stream that the gateway ends.
+    pub(super) fn write_goodbye(&mut self, key: Key) {
+        let retry = format!("retry: {}\n\n", self.retry_ms());
+        let Some(connection) = self.connections.get(key.index as usize) else { return };
+        let text = match connection.stage {
+            Stage::Starting(_) => [&connection.head[..], retry.as_bytes()].concat(),
+            Stage::Open if connection.format == Format::Ndjson => Vec::new(),
+            Stage::Open => retry.into_bytes(),
+        };
+        // Whether the client gets it or not, it comes back.
+        let _ = match &self.sockets[key.index as usize] {
+            Some(socket) => send(socket, &text),
+            None => offer(&self.connections, key.index as usize, &text.into()),
+        };
+        if let Some(socket) = &self.sockets[key.index as usize] {
+            // What was not read would turn the end into a reset, which may overtake the bytes just sent.
+            let mut unread = [0u8; 4096];
+            let _ = rustix::net::recv(socket, &mut unread, rustix::net::RecvFlags::DONTWAIT);
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+        }
+    }
+}
+
+/// An event of the gateway's own, about the stream and not in it.
+fn special(format: Format, connection: &str, event: &str, data: &str) -> Vec<u8> {
+    match format {
+        Format::Ndjson => {
+            let channel = format!("$conn.{connection}");
+            let line = serde_json::json!({ "channel": channel, "event": event, "data": data, "id": null });
+            format!("{line}\n").into_bytes()
+        }
+        Format::Sse | Format::Envelope => format!("event: {event}\ndata: {data}\n\n").into_bytes(),
+    }
+}
