@@ -375,6 +375,13 @@ async fn a_channel_whose_history_is_off_loses_its_log_so_that_no_hole_looks_cont
     stage.subscribe("off.b").await;
     let exists: i64 = server.query(&["EXISTS", "sluice:log:{sluice:off.b}"]).await;
     assert_eq!(exists, 0);
+    // Where nobody is subscribed, publishing does it.
+    let _: String = server.query(&["XADD", "sluice:log:{sluice:off.c}", "5-1", "data", "x"]).await;
+    for _ in 0..2 {
+        stage.broker.publish(vec![publish("off.c", "x", None)]).await.remove(0).expect("accepted");
+        let exists: i64 = server.query(&["EXISTS", "sluice:log:{sluice:off.c}"]).await;
+        assert_eq!(exists, 0);
+    }
 }
 
 #[tokio::test]

@@ -6,10 +6,10 @@
 
 use super::{checkout, names::Names, scripts, unavailable};
 use crate::broker::{Accepted, Publish, Rules, Unavailable, announcement, memory::now_micros};
-use crate::position::Position;
+use crate::{channel::Channel, position::Position};
 use deadpool_redis::Pool;
 use redis::{Pipeline, RedisResult, Value, aio::ConnectionLike};
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -20,6 +20,8 @@ const MAX_EVENTS: usize = 512;
 const MAX_BYTES: usize = 4 << 20;
 /// Requests that may wait; beyond them a publisher is told at once that the broker does not keep up.
 const QUEUE: usize = 4096;
+/// Channels of which the lane remembers that they have no log.
+const MAX_UNLINKED: usize = 10_000;
 /// A connection that was not used for this long is looked at before it is used again.
 const CHECK_AFTER: Duration = Duration::from_millis(100);
 
@@ -63,6 +65,7 @@ fn refuse(events: usize, why: &str) -> Answers {
 async fn run(pool: Pool, names: Names, rules: Rules, timeout: Duration, mut waiting: mpsc::Receiver<Request>) {
     let mut connection = None;
     let mut used = Instant::now();
+    let mut unlinked = HashSet::new();
     let mut requests = Vec::new();
     while let Some(first) = waiting.recv().await {
         let (mut events, mut bytes) = (first.batch.len(), size(&first));
@@ -102,10 +105,11 @@ async fn run(pool: Pool, names: Names, rules: Rules, timeout: Duration, mut wait
             }
             !late
         });
-        let pipeline = pipeline(&names, &rules, requests.iter().flat_map(|request| &request.batch));
+        let (pipeline, unlinks) =
+            pipeline(&names, &rules, requests.iter().flat_map(|request| &request.batch), &mut unlinked);
         let Some(open) = connection.as_mut() else { continue };
         let count = requests.iter().map(|request| request.batch.len()).sum();
-        match open.req_packed_commands(&pipeline, 0, count).await {
+        match open.req_packed_commands(&pipeline, unlinks, count).await {
             Ok(answers) => {
                 used = Instant::now();
                 settle(&rules, &mut requests, answers);
@@ -114,6 +118,7 @@ async fn run(pool: Pool, names: Names, rules: Rules, timeout: Duration, mut wait
                 // Whether the events were taken is unknown; the connection's state is too.
                 drop(connection.take().map(deadpool_redis::Connection::take));
                 let Unavailable(why) = unavailable(&error);
+                unlinked.clear();
                 for request in requests.drain(..) {
                     let _ = request.answer.send(refuse(request.batch.len(), &why));
                 }
@@ -133,8 +138,27 @@ fn waiting_too(waiting: &mut mpsc::Receiver<Request>, requests: &mut Vec<Request
     }
 }
 
-fn pipeline<'a>(names: &Names, rules: &Rules, batch: impl Iterator<Item = &'a Publish>) -> Pipeline {
+/// The commands for a batch, and how many come before them whose answers mean nothing.
+///
+/// A channel without history loses the log that it may have from a time when it had one: switched on again, that log
+/// would look continuous. Once for each channel is enough.
+fn pipeline<'a>(
+    names: &Names,
+    rules: &Rules,
+    batch: impl Iterator<Item = &'a Publish> + Clone,
+    unlinked: &mut HashSet<Channel>,
+) -> (Pipeline, usize) {
     let mut pipeline = Pipeline::new();
+    if unlinked.len() > MAX_UNLINKED {
+        unlinked.clear();
+    }
+    let mut unlinks = 0;
+    for Publish { channel, .. } in batch.clone() {
+        if rules.retention(channel).is_none() && unlinked.insert(channel.clone()) {
+            pipeline.cmd("UNLINK").arg(names.log(channel));
+            unlinks += 1;
+        }
+    }
     let mut whole = true;
     for publish in batch {
         let retention = rules.retention(&publish.channel);
@@ -146,7 +170,7 @@ fn pipeline<'a>(names: &Names, rules: &Rules, batch: impl Iterator<Item = &'a Pu
             whole = false;
         }
     }
-    pipeline
+    (pipeline, unlinks)
 }
 
 fn settle(rules: &Rules, requests: &mut Vec<Request>, answers: Vec<Value>) {
