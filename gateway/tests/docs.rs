@@ -309,6 +309,22 @@ async fn every_request_that_is_named_exists_and_every_method_is_named() {
 }
 
 #[test]
+fn every_test_that_is_named_exists() {
+    let mut code = source("");
+    for folder in ["gateway/tests", "tests/e2e"] {
+        code.push_str(&source(&root().join(folder).display().to_string()));
+    }
+    let page = document("docs/testing.md");
+    let is_name =
+        |word: &&str| word.len() > 20 && word.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c));
+    let named: BTreeSet<_> = quoted(&page).filter(is_name).collect();
+    assert!(named.len() > 30, "{named:?}");
+    for name in named {
+        assert!(code.contains(&format!("fn {name}(")), "docs/testing.md names the test {name}, which does not exist");
+    }
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     let documents = documents();
     let anchors = |text: &str| -> BTreeSet<String> {

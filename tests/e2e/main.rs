@@ -2,7 +2,9 @@
 //!
 //! `one_*` modules run one gateway with the embedded broker; `cluster_*` modules run several with a Redis, behind nginx.
 
+mod browser;
 mod cluster_counts;
+mod cluster_first_id;
 mod cluster_nginx;
 mod cluster_publishing;
 mod cluster_redis_away;

@@ -6,6 +6,7 @@
 //!
 //! It knows nothing of the gateway's code: only its command line, its ports and its HTTP surface.
 
+pub mod browser;
 pub mod check;
 pub mod chunked;
 pub mod cli;
