@@ -1,8 +1,12 @@
 //! What Sluice promises, tried from outside with real processes. Each test is named by its promise.
 //!
-//! `one_*` modules run one gateway with the embedded broker; `cluster_*` modules run several with a Redis, behind nginx.
+//! `one_*` modules run one gateway with the embedded broker; `cluster_*` modules run several with a Redis, behind nginx;
+//! `resume_*` and `chaos_*` modules try the promise that nothing is lost and nothing doubled.
 
 mod browser;
+mod chaos_checker;
+mod chaos_exact_resume;
+mod chaos_lost_history;
 mod cluster_counts;
 mod cluster_first_id;
 mod cluster_nginx;
@@ -24,3 +28,11 @@ mod one_slow;
 mod one_stop;
 mod one_stream;
 mod readme;
+mod resume_answers;
+mod resume_cursor;
+mod resume_nginx;
+mod resume_publish;
+mod resume_replay;
+mod resume_rules;
+mod resume_since;
+mod resume_tail;

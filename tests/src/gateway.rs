@@ -11,6 +11,9 @@ use serde_json::Value;
 use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 use tempfile::TempDir;
 
+/// The settings file of a process, in its own directory.
+const SETTINGS: &str = "sluice.toml";
+
 /// How a gateway is started.
 #[derive(Debug, Default, Clone)]
 pub struct Options {
@@ -31,7 +34,8 @@ pub struct Gateway {
     pub http: Http,
     /// Requests to the admin port.
     pub admin: Http,
-    _directory: TempDir,
+    options: Options,
+    directory: TempDir,
 }
 
 /// The command line of a gateway, with nothing of this environment's settings.
@@ -61,16 +65,16 @@ impl Gateway {
     #[must_use]
     pub fn spawn(options: Options) -> Self {
         let directory = directory();
-        let file = settings_file(&directory, &options.config);
+        settings_file(&directory, &options.config);
         let (address, admin_address) = (ports::free(), ports::free());
-        let mut command = command(&["--listen", &address.to_string(), "--admin-listen", &admin_address.to_string()]);
-        command.arg("--config").arg(file).args(&options.args).envs(options.env);
-        if let Some(url) = &options.redis {
-            command.args(["--redis", url]);
-        }
-        let process = Process::start("gateway", &mut command, directory.path());
+        let process = run(&directory, address, admin_address, &options);
         let (http, admin) = (Http::new(address), Http::new(admin_address));
-        Self { process, address, admin_address, http, admin, _directory: directory }
+        Self { process, address, admin_address, http, admin, options, directory }
+    }
+
+    /// Starts it anew on the same ports, without waiting; it must have ended.
+    pub fn restart(&mut self) {
+        self.process = run(&self.directory, self.address, self.admin_address, &self.options);
     }
 
     /// Waits until `/readyz` says so.
@@ -133,6 +137,16 @@ impl Gateway {
     }
 }
 
+fn run(directory: &TempDir, address: SocketAddr, admin_address: SocketAddr, options: &Options) -> Process {
+    let mut command = command(&["--listen", &address.to_string(), "--admin-listen", &admin_address.to_string()]);
+    command.arg("--config").arg(directory.path().join(SETTINGS)).args(&options.args);
+    command.envs(options.env.iter().map(|(name, value)| (name, value)));
+    if let Some(url) = &options.redis {
+        command.args(["--redis", url]);
+    }
+    Process::start("gateway", &mut command, directory.path())
+}
+
 /// Path and query of the stream of these channels.
 #[must_use]
 pub fn events_target(channels: &[&str]) -> String {
@@ -145,7 +159,7 @@ pub fn events_target(channels: &[&str]) -> String {
 /// # Panics
 /// When it cannot.
 pub fn settings_file(directory: &TempDir, config: &str) -> PathBuf {
-    let file = directory.path().join("sluice.toml");
+    let file = directory.path().join(SETTINGS);
     std::fs::write(&file, config).expect("a settings file");
     file
 }

@@ -7,16 +7,20 @@
 //! It knows nothing of the gateway's code: only its command line, its ports and its HTTP surface.
 
 pub mod browser;
+pub mod chaos;
 pub mod check;
 pub mod chunked;
 pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod follower;
 pub mod gateway;
 pub mod http;
 pub mod nginx;
+pub mod numbered;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod publisher;
 pub mod redis;
 pub mod wait;

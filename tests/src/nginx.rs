@@ -33,7 +33,7 @@ impl Nginx {
         let (directory, address) = (directory(), ports::free());
         let at = |name: &str| directory.path().join(name);
         let original = std::fs::read_to_string(repository().join("nginx/sluice.conf")).expect("nginx/sluice.conf");
-        assert!(repository().join("nginx").join(REPLICAS).is_file(), "nginx/{REPLICAS} is there for operators");
+        let listed = std::fs::read_to_string(repository().join("nginx").join(REPLICAS)).expect("nginx/replicas.conf");
         let places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| {
             let path = at(kind);
             format!("    {kind}_temp_path {};\n", path.display())
@@ -41,7 +41,8 @@ impl Nginx {
         let text = replaced(&original, LISTEN, &format!("listen {address};"));
         let text = replaced(&text, HTTP, &format!("{HTTP}\n    access_log off;\n{}", places.concat()));
         std::fs::write(at("sluice.conf"), text).expect("a file");
-        let servers: String = replicas.iter().map(|replica| format!("server {replica};\n")).collect();
+        let parameters = parameters(&listed);
+        let servers: String = replicas.iter().map(|replica| format!("server {replica}{parameters};\n")).collect();
         std::fs::write(at(REPLICAS), servers).expect("a file");
 
         let mut main = format!("daemon off; pid {};", at("nginx.pid").display());
@@ -55,6 +56,12 @@ impl Nginx {
         wait::until("nginx listens", async || tokio::net::TcpStream::connect(address).await.ok()).await;
         Self { address, http: Http::new(address), _process: process, _directory: directory }
     }
+}
+
+/// What operators are shown to write after a replica's address.
+fn parameters(listed: &str) -> &str {
+    let first = listed.lines().find_map(|line| line.strip_prefix("server ")).expect("nginx/replicas.conf lists one");
+    first.find(' ').map_or("", |at| &first[at..]).trim_end_matches(';')
 }
 
 fn replaced(text: &str, line: &str, by: &str) -> String {

@@ -37,6 +37,17 @@ impl Redis {
         redis
     }
 
+    /// Sends a signal: STOP and CONT freeze and thaw it.
+    pub fn signal(&mut self, signal: rustix::process::Signal) {
+        self.process.signal(signal);
+    }
+
+    /// An orderly end, as by `SHUTDOWN`.
+    pub async fn stop(&mut self) {
+        self.process.signal(rustix::process::Signal::TERM);
+        self.process.end(wait::PATIENCE).await;
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -46,6 +57,22 @@ impl Redis {
     pub async fn restart(&mut self) {
         self.process = run(&self.directory, self.address, self.durable);
         self.wait_ready().await;
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs one command.
+    ///
+    /// # Panics
+    /// When Redis does not answer, or refuses it.
+    pub async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut connection = self.connection().await;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
     #[must_use]
