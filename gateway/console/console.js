@@ -336,7 +336,8 @@ async function copy(button, command) {
 
 async function counts() {
   if (document.hidden) return;
-  const plural = (count, noun) => `${count.toLocaleString('en')} ${noun}${count === 1 ? '' : 's'}`;
+  // What the cluster has is null while the broker is away.
+  const plural = (count, noun) => `${count?.toLocaleString('en') ?? '–'} ${noun}${count === 1 ? '' : 's'}`;
   try {
     const response = await fetch('/connections', { cache: 'no-store', signal: AbortSignal.timeout(COUNTS_EVERY_MS) });
     if (!response.ok) throw new Error((await problem(response)).title);

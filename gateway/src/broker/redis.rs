@@ -37,9 +37,7 @@ pub struct RedisBroker {
     names: Names,
     rules: Rules,
     timeout: Duration,
-    metrics: Arc<Metrics>,
-    /// When replicas whose rules differ were last complained of.
-    complained: Mutex<Option<Instant>>,
+    conflicts: Arc<Conflicts>,
     wants: Mutex<Option<mpsc::UnboundedSender<link::Want>>>,
 }
 
@@ -64,7 +62,8 @@ impl RedisBroker {
     ) -> Result<Self, InvalidRedis> {
         let names = Names::new(&settings.prefix);
         let pool = pool(url, settings.pool, settings.timeout)?;
-        let lane = Lane::start(pool.clone(), names.clone(), rules.clone(), settings.timeout);
+        let conflicts = Arc::new(Conflicts { metrics: Arc::clone(&metrics), complained: Mutex::default() });
+        let lane = Lane::start(pool.clone(), names.clone(), rules.clone(), settings.timeout, Arc::clone(&conflicts));
         let (wants, wanted) = mpsc::unbounded_channel();
         let link = link::Settings {
             client: client(url)?,
@@ -74,9 +73,9 @@ impl RedisBroker {
             max_event_bytes,
             warned: AtomicBool::new(false),
         };
-        tokio::spawn(link::supervise(link, sink, Arc::clone(&metrics), wanted));
-        let (timeout, complained, wants) = (settings.timeout, Mutex::default(), Mutex::new(Some(wants)));
-        Ok(Self { pool, lane, names, rules, timeout, metrics, complained, wants })
+        tokio::spawn(link::supervise(link, sink, metrics, wanted));
+        let (timeout, wants) = (settings.timeout, Mutex::new(Some(wants)));
+        Ok(Self { pool, lane, names, rules, timeout, conflicts, wants })
     }
 
     fn want(&self, want: link::Want) {
@@ -89,15 +88,7 @@ impl RedisBroker {
     fn joined(&self, channel: &Channel, answer: Value) -> Top {
         let scripts::Joined { top, other_limits } = scripts::joined(answer).map_err(|error| unavailable(&error))?;
         if let Some(found) = other_limits {
-            self.metrics.rule_conflicts.inc();
-            let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
-            if complained.is_none_or(|when| when.elapsed() > COMPLAIN_EVERY) {
-                *complained = Some(Instant::now());
-                tracing::warn!(
-                    %channel, %found,
-                    "the rules of another replica, or older ones, gave this channel other limits; now they are ours"
-                );
-            }
+            self.conflicts.found(channel, &found);
         }
         Ok(top)
     }
@@ -120,6 +111,26 @@ impl RedisBroker {
             drop(deadpool_redis::Connection::take(connection));
             unavailable(&error)
         })
+    }
+}
+
+/// Says that replicas have different rules: each time in a metric, now and then in the log.
+struct Conflicts {
+    metrics: Arc<Metrics>,
+    complained: Mutex<Option<Instant>>,
+}
+
+impl Conflicts {
+    fn found(&self, channel: &Channel, limits: &str) {
+        self.metrics.rule_conflicts.inc();
+        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        if complained.is_none_or(|when| when.elapsed() > COMPLAIN_EVERY) {
+            *complained = Some(Instant::now());
+            tracing::warn!(
+                %channel, %limits,
+                "the rules of another replica, or older ones, gave this channel other limits; now they are ours"
+            );
+        }
     }
 }
 
@@ -239,7 +250,7 @@ impl Broker for RedisBroker {
         Box::pin(async move {
             let Some(retention) = self.rules.retention(channel) else { return Ok(()) };
             let mark = scripts::mark_fork(&self.names, channel, common, retention);
-            scripts::published(self.query(mark).await?).map(drop).map_err(|error| unavailable(&error))
+            self.query(mark).await.map(drop)
         })
     }
 

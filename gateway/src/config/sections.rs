@@ -144,7 +144,7 @@ settings! {
         /// Threads that own the streams; 0 for one per core.
         pub shards: usize = 0, within(0, 64);
         /// Events that may wait for one of those threads. More are read from history once it has caught up.
-        pub queue_events: usize = 65536, within(16, 16_777_216);
+        pub queue_events: usize = 65536, within(1, 16_777_216);
         /// Recent events kept in memory per channel, for clients that reconnect soon.
         pub tail_bytes: ByteSize = ByteSize::kib(64), within(ByteSize::new(0), ByteSize::mib(64));
         /// The same, of all channels of a replica together.

@@ -225,7 +225,7 @@ fn everything_wrong_is_said_at_once_and_with_its_place() {
         "limits.channels_per_connection = \"1025\" (SLUICE_LIMITS__CHANNELS_PER_CONNECTION): must be a whole number from 1 to 1024".to_owned(),
         format!("stream.retry_min = \"20m\" ({name}:5): must be a duration from 10ms to 10m"),
         format!("stream.retry_max = 5 ({name}:6): must be a duration from 10ms to 10m (a duration needs a unit: ms, s, m, h or d)"),
-        format!("hub.shards = 257 ({name}:8): must be a whole number from 0 to 256"),
+        format!("hub.shards = 257 ({name}:8): must be a whole number from 0 to 64"),
         format!("channel[0].match = \"a b\" ({name}:10): must be a channel's name, in which * may stand for any run of characters"),
         format!("channel[1].match is missing ({name}:11): a rule names the channels it is for"),
         format!("unknown key channel[1].history.sise ({name}:12); did you mean size?"),

@@ -14,6 +14,8 @@ use std::time::Duration;
 /// How long a poll waits for an event unless asked otherwise, and at the most.
 const WAIT: Duration = Duration::from_secs(25);
 const MAX_WAIT: Duration = Duration::from_secs(300);
+/// How long even a poll that is not to wait takes, if nothing is there.
+const AT_LEAST: Duration = Duration::from_millis(150);
 /// After the first event, how long others may take to come along.
 const GATHER: Duration = Duration::from_millis(20);
 /// How the line begins that says where the stream begins.
@@ -37,14 +39,16 @@ pub(super) async fn answer(
     let deadline = tokio::time::Instant::now() + wait;
     let mut body = subscribe::body_stream(app, wanted, permit).await;
     let mut text = BytesMut::new();
-    let mut until = deadline;
+    // Where it begins must be said however short the wait is, and what is there already must get a chance.
+    let mut until = deadline.max(tokio::time::Instant::now() + AT_LEAST);
+    let last = until;
     while text.len() < MAX_BYTES {
         let Ok(Some(Ok(frame))) = tokio::time::timeout_at(until, body.frame()).await else { break };
         if let Ok(bytes) = frame.into_data() {
             text.extend_from_slice(&bytes);
         }
-        if until == deadline && lines(&text).any(|line| !line.starts_with(CURSOR_LINE)) {
-            until = deadline.min(tokio::time::Instant::now() + GATHER);
+        if until == last && lines(&text).any(|line| !line.starts_with(CURSOR_LINE)) {
+            until = last.min(tokio::time::Instant::now() + GATHER);
         }
     }
     drop(body);

@@ -4,12 +4,12 @@
 //! fills, so the more is published, the less each event costs. What cannot be sent by its deadline is answered so, and
 //! not sent later.
 
-use super::{checkout, names::Names, scripts, unavailable};
+use super::{Conflicts, checkout, names::Names, scripts, unavailable};
 use crate::broker::{Accepted, Publish, Rules, Unavailable, announcement, memory::now_micros};
 use crate::{channel::Channel, position::Position};
 use deadpool_redis::Pool;
 use redis::{Pipeline, RedisResult, Value, aio::ConnectionLike};
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -41,9 +41,9 @@ pub(super) struct Lane {
 
 impl Lane {
     /// Starts the lane's task, which ends when the last handle is gone.
-    pub(super) fn start(pool: Pool, names: Names, rules: Rules, timeout: Duration) -> Self {
+    pub(super) fn start(pool: Pool, names: Names, rules: Rules, timeout: Duration, conflicts: Arc<Conflicts>) -> Self {
         let (requests, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(run(pool, names, rules, timeout, waiting));
+        tokio::spawn(run(pool, names, rules, timeout, conflicts, waiting));
         Self { requests, timeout }
     }
 
@@ -62,7 +62,14 @@ fn refuse(events: usize, why: &str) -> Answers {
     (0..events).map(|_| Err(Unavailable(why.to_owned()))).collect()
 }
 
-async fn run(pool: Pool, names: Names, rules: Rules, timeout: Duration, mut waiting: mpsc::Receiver<Request>) {
+async fn run(
+    pool: Pool,
+    names: Names,
+    rules: Rules,
+    timeout: Duration,
+    conflicts: Arc<Conflicts>,
+    mut waiting: mpsc::Receiver<Request>,
+) {
     let mut connection = None;
     let mut used = Instant::now();
     let mut unlinked = HashSet::new();
@@ -112,7 +119,7 @@ async fn run(pool: Pool, names: Names, rules: Rules, timeout: Duration, mut wait
         match open.req_packed_commands(&pipeline, unlinks, count).await {
             Ok(answers) => {
                 used = Instant::now();
-                settle(&rules, &mut requests, answers);
+                settle(&rules, &conflicts, &mut requests, answers);
             }
             Err(error) => {
                 // Whether the events were taken is unknown; the connection's state is too.
@@ -173,7 +180,7 @@ fn pipeline<'a>(
     (pipeline, unlinks)
 }
 
-fn settle(rules: &Rules, requests: &mut Vec<Request>, answers: Vec<Value>) {
+fn settle(rules: &Rules, conflicts: &Conflicts, requests: &mut Vec<Request>, answers: Vec<Value>) {
     let mut answers = answers.into_iter();
     for request in requests.drain(..) {
         let answered = request
@@ -182,8 +189,14 @@ fn settle(rules: &Rules, requests: &mut Vec<Request>, answers: Vec<Value>) {
             .map(|publish| {
                 let answer = answers.next().unwrap_or(Value::Nil);
                 let plain = rules.retention(&publish.channel).is_none() && publish.idempotency_key.is_none();
-                let accepted = if plain { plainly(answer) } else { scripts::published(answer) };
-                accepted.map_err(|error| unavailable(&error))
+                if plain {
+                    return plainly(answer).map_err(|error| unavailable(&error));
+                }
+                let (accepted, other_limits) = scripts::published(answer).map_err(|error| unavailable(&error))?;
+                if let Some(limits) = other_limits {
+                    conflicts.found(&publish.channel, &limits);
+                }
+                Ok(accepted)
             })
             .collect();
         let _ = request.answer.send(answered);

@@ -2,7 +2,8 @@
 -- KEYS: log, idempotency, limits (all in the channel's slot).
 -- ARGV: PUBLISH or SPUBLISH, the pub/sub channel, type, data, idempotency key, its lifetime in s,
 --       size, age in µs, memory in s, the limits that need no key. Size 0: no history.
--- Answers {position or '', 1 if the key was known else 0}.
+-- Answers {position or '', 1 if the key was known else 0, the limits that stood there if they were neither ours nor the
+-- default else ''}.
 
 local answer = publish({
   log = KEYS[1], idempotency = KEYS[2],
@@ -14,6 +15,7 @@ local answer = publish({
 if answer.err == nil and ARGV[7] ~= '0' then
   local limits, wanted = KEYS[3], table.concat({ARGV[7], ARGV[8], ARGV[9], ARGV[6]}, ' ')
   local found = redis.pcall('GET', limits)
+  if type(found) == 'string' and found ~= wanted then answer[3] = found end
   if wanted == ARGV[10] then
     if type(found) == 'string' then redis.pcall('DEL', limits) end
   elseif found ~= wanted then
@@ -22,4 +24,5 @@ if answer.err == nil and ARGV[7] ~= '0' then
     redis.pcall('EXPIRE', limits, ARGV[9])
   end
 end
+if answer.err == nil and not answer[3] then answer[3] = '' end
 return answer

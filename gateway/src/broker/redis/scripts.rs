@@ -81,12 +81,15 @@ pub(super) fn publish(
     command
 }
 
+/// What was accepted, and limits that stood there and were not ours.
+///
 /// # Errors
 /// What the server said, or an answer that is not the script's.
-pub(super) fn published(answer: Value) -> RedisResult<Accepted> {
-    let (position, repeated): (String, u8) = redis::from_redis_value(answer.extract_error()?)?;
+pub(super) fn published(answer: Value) -> RedisResult<(Accepted, Option<String>)> {
+    let (position, repeated, other_limits): (String, u8, String) = redis::from_redis_value(answer.extract_error()?)?;
     let position = if position.is_empty() { None } else { Some(parse_position(&position)?) };
-    Ok(Accepted { position, repeated: repeated == 1 })
+    let other_limits = Some(other_limits).filter(|limits| !limits.is_empty());
+    Ok((Accepted { position, repeated: repeated == 1 }, other_limits))
 }
 
 /// Creates what a channel needs, renews it and answers its last position.

@@ -76,15 +76,17 @@ impl Shard {
             Start::After(position) => {
                 link.at = position;
                 if let Some(place) = channel.locate(position) {
-                    channel.subscribers[link.subscriber as usize].next = place;
-                    self.hub.metrics.resumes.with_label_values(&["memory", "complete"]).inc();
-                    let replayed = (place..head).filter_map(|place| channel.frame(place)).filter(|f| f.is_event());
-                    self.hub.metrics.replayed_events.inc_by(replayed.count() as u64);
-                    // Events without position have no replay.
-                    if (place..head).filter_map(|place| channel.frame(place)).any(|frame| frame.at().is_none()) {
+                    let frames = || (place..head).filter_map(|place| channel.frame(place));
+                    if frames().any(|frame| frame.at().is_none()) {
+                        // Events without position have no replay: history has only the others.
                         link.progress = Progress::Replay(Box::default());
-                        self.ask(key, nth);
+                        return self.ask(key, nth);
                     }
+                    if std::mem::take(&mut link.resuming) {
+                        self.hub.metrics.resumes.with_label_values(&["memory", "complete"]).inc();
+                    }
+                    self.hub.metrics.replayed_events.inc_by(frames().filter(|frame| frame.is_event()).count() as u64);
+                    channel.subscribers[link.subscriber as usize].next = place;
                 } else {
                     link.progress = Progress::Replay(Box::default());
                     self.ask(key, nth);
