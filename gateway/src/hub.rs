@@ -339,7 +339,12 @@ impl Hub {
     fn with_feed<T>(&self, feed: &Mutex<Feed>, change: impl FnOnce(&mut Feed, &Outlets<'_>) -> T) -> T {
         let overflowed = |shard: usize, channel: &Channel| {
             self.metrics.queue_overflows.inc();
-            lock(&self.overflowed[shard]).insert(channel.clone());
+            let mut missed = lock(&self.overflowed[shard]);
+            if missed.is_empty() {
+                // Behind what is queued, so that the shard asks once it has caught up with that.
+                self.queues[shard].push(Command::Resync);
+            }
+            missed.insert(channel.clone());
         };
         let outlets =
             Outlets { queues: &self.queues, overflowed: &overflowed, tail_bytes: self.config.hub.tail_bytes.get() };
@@ -366,7 +371,7 @@ impl Hub {
         }
     }
 
-    /// A shard has worked off a queue that had turned frames away.
+    /// A shard has worked off a queue that had turned frames away: tells it anew where those channels stand.
     fn resync(&self, shard: usize) {
         // Out of the lock first: a feed that overflows takes the two locks the other way round.
         let channels = std::mem::take(&mut *lock(&self.overflowed[shard]));

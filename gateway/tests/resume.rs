@@ -20,7 +20,7 @@ use sluice_gateway::{
     metrics::Metrics,
     position::Position,
     sse::{
-        cursor::{Cursor, Found},
+        cursor::{Cursor, CursorWriter, Found},
         frame::Format,
         outbox::{OutboxBody, outbox},
     },
@@ -269,12 +269,13 @@ impl World {
         })
     }
 
-    async fn publish(&self, nth: usize) {
+    async fn publish(&self, nth: usize) -> Position {
         let number = self.published[nth].fetch_add(1, Ordering::SeqCst) + 1;
         let data = format!("{} {number}", self.channels[nth]);
         let event = Event::new(None, data.into()).expect("valid");
         let publish = Publish { channel: self.channels[nth].clone(), event, idempotency_key: None };
-        self.broker.publish(vec![publish]).await;
+        let accepted = self.broker.publish(vec![publish]).await.remove(0).expect("accepted");
+        accepted.position.expect("a position")
     }
 
     async fn connect(&self, channels: &[usize], id: Option<&str>) -> Option<OutboxBody> {
@@ -483,6 +484,37 @@ async fn a_lost_history_is_one_gap_for_each_who_had_seen_it_and_nothing_is_misse
     read_until(&mut again, &mut left, |seen| seen.is_whole("c0", 61)).await;
     assert_eq!(left.gaps.len(), 1);
     until("all connections are counted out", || world.hub.connections() == 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_ahead_of_its_replica_gets_nothing_up_to_where_it_stands_and_no_gap() {
+    let world = World::new(1, 65_536);
+    world.broker.relay.calm.store(true, Ordering::SeqCst);
+    let mut live = world.connect(&[0], None).await.expect("let in");
+    for _ in 0..5 {
+        world.publish(0).await;
+    }
+    let mut behind = Seen::default();
+    read_until(&mut live, &mut behind, |seen| seen.is_whole("c0", 5)).await;
+
+    // This replica hears nothing of 6 to 10; the client got up to 8 from another one.
+    world.broker.relay.cut.store(true, Ordering::SeqCst);
+    let mut places = Vec::new();
+    for _ in 6..=10 {
+        places.push(world.publish(0).await);
+    }
+    let mut cursor = CursorWriter::default();
+    cursor.add(&world.channels[0], places[2], false);
+    let mut ahead = world.connect(&[0], cursor.finish().as_deref()).await.expect("let in");
+    let mut seen = Seen::default();
+    read_until(&mut ahead, &mut seen, |seen| seen.is_whole("c0", 10)).await;
+    // Then it catches up, and passes on what the client has had.
+    world.broker.cut().await;
+    world.publish(0).await;
+    read_until(&mut ahead, &mut seen, |seen| seen.is_whole("c0", 11)).await;
+    read_until(&mut live, &mut behind, |seen| seen.is_whole("c0", 11)).await;
+    assert_eq!((seen.numbers["c0"].as_slice(), seen.gaps.len()), (&[9, 10, 11][..], 0));
+    assert_eq!(behind.gaps.len(), 0);
 }
 
 async fn read_until(body: &mut OutboxBody, seen: &mut Seen, done: impl Fn(&Seen) -> bool) {

@@ -73,6 +73,9 @@ pub(crate) struct Feed {
     /// Shards with subscribers, and those of them that wait to hear where to go on from.
     shards: ShardSet,
     waiting: ShardSet,
+    /// Shards that missed a frame, and get none until they were told anew where the channel stands: what came between
+    /// would look like a whole.
+    dirty: ShardSet,
     held: Vec<Announced>,
     /// The subscription was interrupted since the top was last compared.
     was_cut: bool,
@@ -110,6 +113,7 @@ impl Feed {
             base: Position::default(),
             shards: 0,
             waiting: 0,
+            dirty: 0,
             held: Vec::new(),
             was_cut: false,
             suspect: false,
@@ -133,7 +137,8 @@ impl Feed {
     }
 
     /// Tells a shard anew where the channel stands, since it has missed something.
-    pub(crate) fn resync(&self, shard: usize, outlets: &Outlets<'_>) {
+    pub(crate) fn resync(&mut self, shard: usize, outlets: &Outlets<'_>) {
+        self.dirty &= !(1 << shard);
         if self.phase != Phase::Joining && self.shards & (1 << shard) != 0 {
             self.tell(shard, true, outlets);
         }
@@ -152,6 +157,7 @@ impl Feed {
     pub(crate) fn detach(&mut self, shard: usize) {
         self.shards &= !(1 << shard);
         self.waiting &= !(1 << shard);
+        self.dirty &= !(1 << shard);
         if self.shards == 0 {
             self.idle_since = Some(Instant::now());
         }
@@ -399,7 +405,8 @@ impl Feed {
     fn pass(&mut self, frame: Frame, outlets: &Outlets<'_>) {
         let frame = Arc::new(frame);
         for (shard, queue) in outlets.queues.iter().enumerate() {
-            if self.shards & !self.waiting & (1 << shard) != 0 && !queue.push_frame(&frame) {
+            if self.shards & !self.waiting & !self.dirty & (1 << shard) != 0 && !queue.push_frame(&frame) {
+                self.dirty |= 1 << shard;
                 (outlets.overflowed)(shard, &self.channel);
             }
         }

@@ -36,6 +36,8 @@ pub enum Target {
 
 pub(crate) enum Command {
     Open(Box<Open>),
+    /// Frames were turned away: ask the hub which channels missed some.
+    Resync,
     Attached {
         channel: Channel,
         tail: Tail,
@@ -72,7 +74,6 @@ struct State {
     commands: VecDeque<Command>,
     frames: usize,
     bytes: usize,
-    overflowed: bool,
     awake: bool,
 }
 
@@ -93,7 +94,6 @@ impl Queue {
         let wake = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if state.frames >= self.max_frames || state.bytes >= MAX_BYTES {
-                state.overflowed = true;
                 return false;
             }
             state.frames += 1;
@@ -124,8 +124,8 @@ impl Queue {
         }
     }
 
-    /// Moves up to `most` commands to `into`; answers whether frames were turned away since the last call.
-    pub(crate) fn take(&self, into: &mut Vec<Command>, most: usize) -> bool {
+    /// Moves up to `most` commands to `into`, which is empty.
+    pub(crate) fn take(&self, into: &mut Vec<Command>, most: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let count = state.commands.len().min(most);
         for command in state.commands.drain(..count) {
@@ -139,7 +139,6 @@ impl Queue {
         state.bytes -= bytes;
         // With something left the shard comes back by itself.
         state.awake = !state.commands.is_empty();
-        state.commands.is_empty() && std::mem::take(&mut state.overflowed)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

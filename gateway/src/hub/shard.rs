@@ -134,9 +134,8 @@ impl Shard {
                     self.socket_event(event);
                 }
             }
-            if commands.is_empty() && self.queue.take(&mut commands, COMMANDS_A_TURN) {
-                let hub = Arc::clone(&self.hub);
-                hub.resync(self.index);
+            if commands.is_empty() {
+                self.queue.take(&mut commands, COMMANDS_A_TURN);
             }
             self.carry_out(&mut commands);
             self.write_all();
@@ -170,6 +169,7 @@ impl Shard {
         match command {
             Command::Frame(frame) => self.frame(frame),
             Command::Open(open) => self.open(*open),
+            Command::Resync => self.hub.resync(self.index),
             Command::Attached { channel, tail } => self.attached(&channel, tail),
             Command::Page(answer) => self.page(answer),
             Command::Placed { connection, channel, place } => self.placed(connection, &channel, place),
