@@ -107,10 +107,24 @@ async fn a_poll_waits_as_long_as_asked_and_ends_with_the_first_events() {
     assert_eq!(data(&four), payloads(4..=4));
 }
 
+#[tokio::test]
+async fn a_poll_that_does_not_wait_still_says_where_it_stands_and_gets_what_is_there() {
+    let cluster = Cluster::start(Redis::start().await, 2, "[hub]\ntail_bytes = \"1KiB\"\n").await;
+    let [one, other] = &cluster.gateways[..] else { panic!("two") };
+    publish(&one.http, "a", 1..=20).await;
+    for round in 0..100 {
+        let gateway = if round % 2 == 0 { one } else { other };
+        let begin = poll(&gateway.http, &format!("/events?channel=c{round}&wait=0s")).await;
+        assert!(begin["cursor"].is_string(), "round {round}: whoever polls again must not begin anew: {begin}");
+        let since = poll(&gateway.http, "/events?channel=a&since=last:5&wait=0s").await;
+        assert_eq!(data(&since), payloads(16..=20), "round {round}: {since}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polls_in_a_loop_see_every_event_once_and_in_order_across_kill_9() {
     let mut cluster = Cluster::start(Redis::start().await, 3, "[hub]\ntail_bytes = \"1KiB\"\n").await;
-    let begin = poll(&cluster.nginx.http, "/events?channel=a&channel=b&wait=0s").await;
+    let begin = poll(&cluster.nginx.http, "/events?channel=a&channel=b&wait=100ms").await;
     let begin = begin["cursor"].as_str().expect("a cursor").to_owned();
     let http = cluster.nginx.http.clone();
     let (stop, stopped) = tokio::sync::watch::channel(None::<(u64, u64)>);

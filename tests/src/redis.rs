@@ -135,6 +135,8 @@ fn run(directory: &TempDir, address: SocketAddr, durable: bool) -> Process {
     let mut command = Command::new("redis-server");
     command.args(["--port", &address.port().to_string(), "--bind", &address.ip().to_string(), "--save", ""]);
     command.args(["--appendonly", if durable { "yes" } else { "no" }, "--appendfsync", "always"]);
+    // A replica is served at once, and not after waiting for others.
+    command.args(["--repl-diskless-sync-delay", "0"]);
     command.arg("--dir").arg(directory.path());
     Process::start("redis", &mut command, directory.path())
 }
