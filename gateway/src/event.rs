@@ -26,6 +26,8 @@ pub enum InvalidEvent {
     TypeCharacter(char),
     #[error("an event's data is UTF-8; this is not, from byte {0} on")]
     NotUtf8(usize),
+    #[error("an event's data is text; this JSON string is none: {0}")]
+    NotText(String),
 }
 
 impl Event {

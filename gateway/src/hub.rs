@@ -327,6 +327,19 @@ impl Hub {
         }
     }
 
+    /// Forgets the recent events of a channel whose history was deleted. Who is live notices nothing.
+    fn forget(&self, channel: &Channel) {
+        if let Some(feed) = self.feed(channel.as_str()) {
+            self.with_feed(&feed, |feed, _| feed.forget());
+        }
+        if let Some(replayer) = self.replayer.get() {
+            replayer.forget(channel);
+        }
+        for queue in &self.queues {
+            queue.push(Command::Forget(channel.clone()));
+        }
+    }
+
     fn read_feeds(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Channel, Arc<Mutex<Feed>>>> {
         self.feeds.read().unwrap_or_else(PoisonError::into_inner)
     }

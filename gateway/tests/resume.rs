@@ -517,6 +517,63 @@ async fn a_client_that_is_ahead_of_its_replica_gets_nothing_up_to_where_it_stand
     assert_eq!(behind.gaps.len(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn made_up_cursors_hold_nobody_up() {
+    let world = World::new(1, 65_536);
+    world.broker.relay.calm.store(true, Ordering::SeqCst);
+    let mut first = world.connect(&[0], None).await.expect("let in");
+    let mut seen = Seen::default();
+    read_until(&mut first, &mut seen, |seen| seen.id.is_some()).await;
+    drop(first);
+    for _ in 0..300 {
+        world.publish(0).await;
+    }
+    let mut made_up = Vec::new();
+    for n in 1..=30 {
+        let mut cursor = CursorWriter::default();
+        cursor.add(&world.channels[0], Position::new(1_000_000 + n, 100 + n), false);
+        made_up.push(world.connect(&[0], cursor.finish().as_deref()).await.expect("let in"));
+    }
+    // Someone with a real cursor, far back, has everything while the others are still in doubt.
+    let begun = tokio::time::Instant::now();
+    let mut real = world.connect(&[0], seen.id.as_deref()).await.expect("let in");
+    read_until(&mut real, &mut seen, |seen| seen.is_whole("c0", 300)).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "held up for {:?}", begun.elapsed());
+    // And those are told together, each once.
+    for mut body in made_up {
+        let mut seen = Seen::default();
+        read_until(&mut body, &mut seen, |seen| !seen.gaps.is_empty()).await;
+        assert_eq!(seen.gaps.len(), 1);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "one after the other: {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_forgotten_is_not_replayed_from_memory() {
+    let world = World::new(1, 65_536);
+    world.broker.relay.calm.store(true, Ordering::SeqCst);
+    let mut live = world.connect(&[0], None).await.expect("let in");
+    let mut seen = Seen::default();
+    let early = world.publish(0).await;
+    for _ in 0..4 {
+        world.publish(0).await;
+    }
+    read_until(&mut live, &mut seen, |seen| seen.is_whole("c0", 5)).await;
+    world.broker.forget(&world.channels[0]).await.expect("forgotten");
+    world.hub.cluster().forget(&world.hub, &world.channels[0]).await.expect("told to all");
+
+    let mut cursor = CursorWriter::default();
+    cursor.add(&world.channels[0], early, false);
+    let mut back = world.connect(&[0], cursor.finish().as_deref()).await.expect("let in");
+    world.publish(0).await;
+    let mut again = Seen::default();
+    read_until(&mut back, &mut again, |seen| seen.numbers.contains_key("c0")).await;
+    assert_eq!((again.numbers["c0"].as_slice(), again.gaps.len()), (&[6][..], 1), "{again:?}");
+    // Who had seen everything notices nothing.
+    read_until(&mut live, &mut seen, |seen| seen.is_whole("c0", 6)).await;
+    assert_eq!(seen.gaps.len(), 0);
+}
+
 async fn read_until(body: &mut OutboxBody, seen: &mut Seen, done: impl Fn(&Seen) -> bool) {
     let mut text = String::new();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);

@@ -69,6 +69,9 @@ impl Tail {
         let gateway = Gateway::new(&args.gateway).map_err(Failure::Failed)?;
         let cursor_file = args.cursor_file.clone().map(CursorFile::new);
         let recorded = cursor_file.as_ref().map(CursorFile::read).transpose()?.flatten();
+        if args.last_event_id.as_deref().is_some_and(|id| id.contains(char::is_control)) {
+            return Err(Failure::Failed("--last-event-id is one line without control characters".to_owned()));
+        }
         let last_event_id = recorded.or_else(|| args.last_event_id.clone()).unwrap_or_default().into();
         Ok(Self {
             printer: Printer::new(args.json),

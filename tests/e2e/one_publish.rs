@@ -282,3 +282,23 @@ async fn a_broadcast_reaches_every_connection_whatever_its_channels() {
         assert_eq!(client.read(|log| log.events[0].event.clone()), "notice");
     }
 }
+
+#[tokio::test]
+async fn a_request_that_is_repeated_with_its_key_publishes_nothing_twice() {
+    let gateway = Gateway::start("").await;
+    let client = gateway.subscribe(&["keyed"]).await;
+    let headers = [("idempotency-key", "request-1")];
+    let single = json!({"channel": "keyed", "data": "alone"}).to_string();
+    let many = json!([{"channel": "keyed", "data": "one"}, {"channel": "keyed", "data": "two"}]).to_string();
+    for body in [single, many] {
+        let first = gateway.http.send("POST", "/events", &headers, body.clone()).await;
+        assert_eq!(first.status, 200, "{}", first.text());
+        let second = gateway.http.send("POST", "/events", &headers, body).await;
+        assert_eq!(first.json(), second.json());
+    }
+    let half = gateway.http.post("/events", r#"{"channel":"keyed","data":"a\ud800b"}"#).await;
+    half.problem(400);
+    gateway.publish("keyed", "last").await;
+    client.wait_data("last").await;
+    assert_eq!(client.data(), ["alone", "one", "two", "last"]);
+}

@@ -99,7 +99,7 @@ fn decode_raw(payload: Bytes) -> Result<Event, InvalidEvent> {
     }
     let looks_like_an_object = payload.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
     if looks_like_an_object && let Ok(raw) = serde_json::from_slice::<Raw<'_>>(&payload) {
-        let data = json_data(raw.data);
+        let data = json_data(raw.data)?;
         return Ok(Event::new(raw.event.as_deref(), data)?.with_retry(raw.retry));
     }
     Event::new(None, payload)
@@ -107,13 +107,14 @@ fn decode_raw(payload: Bytes) -> Result<Event, InvalidEvent> {
 
 /// The data that a JSON value stands for: a string is sent as it is, any other value as compact JSON, its numbers and
 /// the order of its keys untouched.
-#[must_use]
-pub fn json_data(value: &RawValue) -> Bytes {
+///
+/// # Errors
+/// When it is a string that no UTF-8 text is, for half a surrogate pair in it.
+pub fn json_data(value: &RawValue) -> Result<Bytes, InvalidEvent> {
     let text = value.get();
-    if text.starts_with('"')
-        && let Ok(string) = serde_json::from_str::<String>(text)
-    {
-        return string.into();
+    if text.starts_with('"') {
+        let string = serde_json::from_str::<String>(text);
+        return string.map(Into::into).map_err(|error| InvalidEvent::NotText(error.to_string()));
     }
     let mut compact = String::with_capacity(text.len());
     let (mut in_string, mut escaped) = (false, false);
@@ -128,7 +129,7 @@ pub fn json_data(value: &RawValue) -> Bytes {
         }
         compact.push(c);
     }
-    compact.into()
+    Ok(compact.into())
 }
 
 #[cfg(test)]

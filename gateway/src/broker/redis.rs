@@ -96,7 +96,12 @@ impl RedisBroker {
     async fn query(&self, command: Cmd) -> Result<Value, Unavailable> {
         let mut connection = checkout(&self.pool, self.timeout).await?;
         match connection.req_packed_command(&command).await {
-            Ok(answer) => answer.extract_error().map_err(|error| unavailable(&error)),
+            Ok(answer) => {
+                if is_demoted(&answer) {
+                    drop(deadpool_redis::Connection::take(connection));
+                }
+                answer.extract_error().map_err(|error| unavailable(&error))
+            }
             Err(error) => {
                 drop(deadpool_redis::Connection::take(connection));
                 Err(unavailable(&error))
@@ -107,10 +112,11 @@ impl RedisBroker {
     /// The answers to a pipeline, errors of single commands among them.
     async fn pipelined(&self, pipeline: Pipeline, commands: usize) -> Result<Vec<Value>, Unavailable> {
         let mut connection = checkout(&self.pool, self.timeout).await?;
-        connection.req_packed_commands(&pipeline, 0, commands).await.map_err(|error| {
+        let answers = connection.req_packed_commands(&pipeline, 0, commands).await;
+        if answers.as_ref().map_or(true, |answers| answers.iter().any(is_demoted)) {
             drop(deadpool_redis::Connection::take(connection));
-            unavailable(&error)
-        })
+        }
+        answers.map_err(|error| unavailable(&error))
     }
 }
 
@@ -142,6 +148,14 @@ async fn checkout(pool: &Pool, timeout: Duration) -> Result<deadpool_redis::Conn
         Ok(Err(PoolError::Timeout(_))) | Err(_) => Err(Unavailable(format!("redis gave no connection in {timeout:?}"))),
         Ok(Err(_)) => Err(Unavailable("the gateway is stopping".to_owned())),
     }
+}
+
+/// Whether a server answered that it is no master any more: others may be found at the same address by now, on a new
+/// connection.
+fn is_demoted(answer: &Value) -> bool {
+    let Value::ServerError(error) = answer else { return false };
+    matches!(error.code(), "READONLY" | "MASTERDOWN" | "LOADING" | "UNBLOCKED")
+        || error.details().is_some_and(|details| details.contains("READONLY"))
 }
 
 /// In words for whoever published or subscribed: what the server said, or what became of the connection.

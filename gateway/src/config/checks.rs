@@ -50,7 +50,8 @@ pub(super) fn is_log_level(level: &str) -> bool {
     };
     let words_are_levels =
         level.contains('[') || level.split(',').all(|directive| directive.contains('=') || is_bare_level(directive));
-    words_are_levels && tracing_subscriber::EnvFilter::try_new(level).is_ok()
+    // Its parser panics on text that is not ASCII.
+    level.is_ascii() && words_are_levels && tracing_subscriber::EnvFilter::try_new(level).is_ok()
 }
 
 /// What settings must be to each other. One that was found wrong by itself is not compared, as it has a value that

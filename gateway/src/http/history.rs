@@ -50,7 +50,9 @@ pub(super) async fn read(app: &App, channel: &Channel, query: &Query) -> Result<
 
 /// `DELETE /channels/{channel}/events`.
 pub(super) async fn forget(app: &App, channel: &Channel) -> Result<Response<Body>, Problem> {
-    app.broker.forget(channel).await.map_err(|error| Problem::broker_unavailable(error.to_string()))?;
+    let unavailable = |error: crate::broker::Unavailable| Problem::broker_unavailable(error.to_string());
+    app.broker.forget(channel).await.map_err(unavailable)?;
+    app.hub.cluster().forget(&app.hub, channel).await.map_err(unavailable)?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)

@@ -28,10 +28,7 @@ pub(super) async fn one(
     query: &Query,
 ) -> Result<Response<Body>, Problem> {
     let event_type = query.one("event")?.map(str::to_owned);
-    let idempotency_key = match request.headers().get(IDEMPOTENCY_KEY) {
-        None => None,
-        Some(key) => Some(checked_key(key.to_str().map_err(|_| invalid_key())?.to_owned())?),
-    };
+    let idempotency_key = header_key(request.headers())?;
     let data = body(app, request, app.config.limits.event_bytes.get()).await?;
     let event = checked_event(app, event_type.as_deref(), data)?;
     let publish = Publish { channel: channel.clone(), event, idempotency_key };
@@ -46,10 +43,9 @@ pub(super) async fn one(
 pub(super) async fn batch(app: &App, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
     let limits = &app.config.limits;
     let ndjson = is_ndjson(request.headers());
+    let request_key = header_key(request.headers())?;
     let body = body(app, request, limits.batch_bytes.get()).await?;
-    let text = std::str::from_utf8(&body)
-        .map_err(|error| Problem::invalid_event(InvalidEvent::NotUtf8(error.valid_up_to()).to_string()))?;
-    let items = split(text, ndjson)?;
+    let items = split(&body, ndjson)?;
     if items.len() > limits.batch_events {
         let most = limits.batch_events;
         return Err(Problem::too_large(format!("{} events in one request, where {most} are allowed", items.len())));
@@ -59,8 +55,9 @@ pub(super) async fn batch(app: &App, request: Request<Incoming>) -> Result<Respo
     let mut results: Vec<Option<Value>> = Vec::with_capacity(items.len());
     let mut problems = Vec::new();
     let mut taken = Vec::new();
-    for item in items {
-        match parse_item(app, item) {
+    let alone = items.len() == 1;
+    for (nth, item) in items.into_iter().enumerate() {
+        match parse_item(app, item, || number_key(request_key.as_deref(), nth, alone)) {
             Ok(publish) => {
                 taken.push((results.len(), publish.channel.clone(), publish));
                 results.push(None);
@@ -146,22 +143,38 @@ fn is_ndjson(headers: &HeaderMap) -> bool {
         .any(|name| kind.eq_ignore_ascii_case(name))
 }
 
+/// The key of the whole request, if it has one.
+fn header_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    checked_key(key.to_str().map_err(|_| invalid_key())?.to_owned()).map(Some)
+}
+
+/// What the key of a whole request is for its `nth` event: that of a single one, and numbered for many, so that a
+/// request that is repeated as it was publishes nothing twice.
+fn number_key(key: Option<&str>, nth: usize, alone: bool) -> Result<Option<String>, Problem> {
+    let Some(key) = key else { return Ok(None) };
+    checked_key(if alone { key.to_owned() } else { format!("{key}-{}", nth + 1) }).map(Some)
+}
+
 /// The events of a request, still as text: what is wrong within one of them concerns only that one.
-fn split(text: &str, ndjson: bool) -> Result<Vec<&str>, Problem> {
-    let lines = || text.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>();
+fn split(body: &[u8], ndjson: bool) -> Result<Vec<&[u8]>, Problem> {
+    let lines =
+        || body.split(|&b| b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect::<Vec<_>>();
     if ndjson {
         return Ok(lines());
     }
-    let text = text.trim();
+    let text = std::str::from_utf8(body)
+        .map_err(|error| Problem::invalid_event(InvalidEvent::NotUtf8(error.valid_up_to()).to_string()))?
+        .trim();
     if text.starts_with('[') {
         let items: Vec<&RawValue> = serde_json::from_str(text)
             .map_err(|error| Problem::invalid_request(format!("the body is no JSON array of events: {error}")))?;
-        return Ok(items.into_iter().map(RawValue::get).collect());
+        return Ok(items.into_iter().map(|item| item.get().as_bytes()).collect());
     }
     match serde_json::from_str::<&RawValue>(text) {
-        Ok(item) => Ok(vec![item.get()]),
+        Ok(item) => Ok(vec![item.get().as_bytes()]),
         // Lines of JSON whose sender did not say so.
-        Err(_) if lines().len() > 1 && lines().iter().all(|line| line.trim_start().starts_with('{')) => Ok(lines()),
+        Err(_) if lines().len() > 1 && lines().iter().all(|line| line.starts_with(b"{")) => Ok(lines()),
         Err(error) => Err(Problem::invalid_request(format!(
             "the body is a JSON object, a JSON array or a JSON object a line, and this is none of them: {error}"
         ))),
@@ -169,7 +182,15 @@ fn split(text: &str, ndjson: bool) -> Result<Vec<&str>, Problem> {
 }
 
 /// Reads one event; with a problem comes the channel, as far as it is known.
-fn parse_item(app: &App, text: &str) -> Result<Publish, Box<(Option<String>, Problem)>> {
+fn parse_item(
+    app: &App,
+    item: &[u8],
+    implied_key: impl FnOnce() -> Result<Option<String>, Problem>,
+) -> Result<Publish, Box<(Option<String>, Problem)>> {
+    let text = std::str::from_utf8(item).map_err(|error| {
+        let detail = InvalidEvent::NotUtf8(error.valid_up_to()).to_string();
+        Box::new((None, Problem::invalid_event(detail)))
+    })?;
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Item<'a> {
@@ -190,8 +211,10 @@ fn parse_item(app: &App, text: &str) -> Result<Publish, Box<(Option<String>, Pro
     let name = item.channel;
     let wrong = |problem| Box::new((Some(name.clone()), problem));
     let channel = Channel::new(&name).map_err(|error| wrong(Problem::invalid_channel(error.to_string())))?;
-    let idempotency_key = item.idempotency_key.map(checked_key).transpose().map_err(wrong)?;
-    let event = checked_event(app, item.event.as_deref(), json_data(item.data)).map_err(wrong)?;
+    let own_key = item.idempotency_key.map(checked_key).transpose().map_err(wrong)?;
+    let idempotency_key = if own_key.is_some() { own_key } else { implied_key().map_err(wrong)? };
+    let data = json_data(item.data).map_err(|error| wrong(Problem::invalid_event(error.to_string())))?;
+    let event = checked_event(app, item.event.as_deref(), data).map_err(wrong)?;
     Ok(Publish { channel, event, idempotency_key })
 }
 
@@ -217,7 +240,10 @@ mod tests {
 
     #[test]
     fn an_object_an_array_or_lines() {
-        let split = |text, ndjson| split(text, ndjson).map_err(|problem| problem.detail);
+        let split = |text: &'static str, ndjson| {
+            let items = split(text.as_bytes(), ndjson).map_err(|problem| problem.detail)?;
+            Ok::<_, String>(items.into_iter().map(|item| std::str::from_utf8(item).expect("UTF-8")).collect::<Vec<_>>())
+        };
         assert_eq!(split(" {\"a\":\n1} ", false), Ok(vec!["{\"a\":\n1}"]));
         assert_eq!(split("[{\"a\":1}, 2]", false), Ok(vec!["{\"a\":1}", "2"]));
         assert_eq!(split("{\"a\":1}\n\n{\"a\":2}\r\n", false), Ok(vec!["{\"a\":1}", "{\"a\":2}"]));

@@ -7,9 +7,12 @@ use std::time::Duration;
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    pub(super) fn parse(query: Option<&str>) -> Self {
+    pub(super) fn parse(query: Option<&str>) -> Result<Self, Problem> {
         let query = query.unwrap_or_default();
-        Self(form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into(), value.into())).collect())
+        if percent_encoding::percent_decode_str(query).decode_utf8().is_err() {
+            return Err(Problem::invalid_request("the query is not UTF-8"));
+        }
+        Ok(Self(form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into(), value.into())).collect()))
     }
 
     pub(super) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
@@ -71,20 +74,20 @@ fn since(text: &str) -> Result<Since, Problem> {
     Ok(Since::Time(now_micros().saturating_sub(u64::try_from(back.as_micros()).unwrap_or(u64::MAX))))
 }
 
-/// A whole number with a unit: `250ms`, `10s`, `10m`, `2h`, `7d`.
+/// A number with a unit: `250ms`, `10s`, `1.5h`, `7d`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
-    match unit {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => seconds(1),
-        "m" => seconds(60),
-        "h" => seconds(3600),
-        "d" => seconds(86_400),
-        _ => None,
-    }
+    let number: f64 = number.parse().ok()?;
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        "d" => number * 86_400.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 #[cfg(test)]
@@ -93,7 +96,7 @@ mod tests {
 
     #[test]
     fn every_form_of_since() {
-        let read = |text: &str| Query::parse(Some(&format!("since={text}"))).since().ok().flatten();
+        let read = |text: &str| Query::parse(Some(&format!("since={text}"))).ok()?.since().ok().flatten();
         assert_eq!(read("earliest"), Some(Since::Earliest));
         assert_eq!(read("last:50"), Some(Since::Last(50)));
         assert_eq!(read("1700000000"), Some(Since::Time(1_700_000_000_000_000)));
@@ -109,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_parameter_that_may_stand_once_stands_once() {
-        let query = Query::parse(Some("hello=1&hello=0&heartbeat=event&x=%C3%A9"));
+        let Ok(query) = Query::parse(Some("hello=1&hello=0&heartbeat=event&x=%C3%A9")) else { panic!("UTF-8") };
+        assert!(Query::parse(Some("x=%ff")).is_err());
         assert!(query.switch("hello").is_err() && query.switch("heartbeat").is_err());
         assert_eq!(query.one("x").ok().flatten(), Some("é"));
         assert!(!query.switch("absent").expect("off"));

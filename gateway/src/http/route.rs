@@ -123,7 +123,7 @@ async fn handle(
     request: Request<Incoming>,
     counted: Counted,
 ) -> Result<Response<Body>, Problem> {
-    let query = Query::parse(request.uri().query());
+    let query = Query::parse(request.uri().query())?;
     match (resource, request.method()) {
         (Resource::Console(path), _) if app.config.console != Some(false) => {
             console::file(path).ok_or_else(|| Problem::not_found("there is no such file"))

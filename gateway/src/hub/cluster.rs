@@ -43,6 +43,10 @@ enum Message {
         question: u64,
         counts: Counts,
     },
+    /// A channel's history was deleted.
+    Forget {
+        channel: String,
+    },
     CloseConnection {
         id: String,
     },
@@ -100,6 +104,16 @@ impl Cluster {
         (total.replicas > 0).then_some(total)
     }
 
+    /// Has every replica forget what it remembers of a channel whose history was deleted.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    pub async fn forget(&self, hub: &Hub, channel: &Channel) -> Result<(), crate::broker::Unavailable> {
+        hub.forget(channel);
+        let Some(broker) = hub.broker() else { return Ok(()) };
+        broker.control(encode(&Message::Forget { channel: channel.to_string() })).await.map(drop)
+    }
+
     /// Has every replica close the connections that `target` means.
     ///
     /// # Errors
@@ -129,6 +143,11 @@ impl Cluster {
             Message::Counted { to, question, counts } if to == hub.cluster.replica => {
                 if let Some(asked) = lock(&hub.cluster.asked).get(&question) {
                     let _ = asked.send(counts);
+                }
+            }
+            Message::Forget { channel } => {
+                if let Ok(channel) = Channel::new(&channel) {
+                    hub.forget(&channel);
                 }
             }
             Message::CloseConnection { id } => hub.close_here(&Target::Connection(id)),

@@ -163,6 +163,13 @@ impl Feed {
         }
     }
 
+    /// Lets go of recent events: the history that they belong to was deleted.
+    pub(crate) fn forget(&mut self) {
+        self.tail.clear();
+        self.tail_weight = 0;
+        self.base = self.last;
+    }
+
     /// The subscription was cut: what is announced from now on may have holes before it.
     pub(crate) fn cut(&mut self, outlets: &Outlets<'_>) {
         if self.phase == Phase::Joining || self.was_cut {

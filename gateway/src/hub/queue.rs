@@ -55,6 +55,8 @@ pub(crate) enum Command {
         signal: Signal,
     },
     Close(Target),
+    /// A channel's history was deleted.
+    Forget(Channel),
     Count {
         channel: Channel,
         answer: tokio::sync::oneshot::Sender<usize>,

@@ -4,13 +4,15 @@
 //! A page that was just read answers everyone whose place lies in it. Clients of a storm stood in nearly the same
 //! place, so a page begins a little before the earliest that is asked for.
 
+mod doubt;
+
 use super::{
     queue::{Command, Queue},
     wheel::Key,
 };
 use crate::{
     broker::{
-        Broker, Since, Unavailable,
+        Broker, Since,
         log::{Entry, Link, Located, Page, locate},
     },
     channel::Channel,
@@ -31,12 +33,6 @@ const BEFORE: usize = 64;
 /// How long a page answers others, and how many a channel keeps.
 const KEEP: Duration = Duration::from_secs(5);
 const KEEP_PAGES: usize = 8;
-/// Between two reads where the first looked like another history.
-const DOUBT: Duration = Duration::from_secs(1);
-/// How long a feed may take to find and write down that a history was replaced.
-const FEED_LOOKS: Duration = Duration::from_secs(3);
-/// How many of the newest entries are searched for that.
-const FORK_SEARCH: usize = 1000;
 /// After a read that failed.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -85,6 +81,8 @@ struct Channels {
     waiting: Vec<(usize, Position)>,
     running: bool,
     kept: VecDeque<Arc<Kept>>,
+    /// Those whose place is in no history that was read so far.
+    doubted: Vec<(usize, Position)>,
 }
 
 /// See the module's documentation.
@@ -171,21 +169,18 @@ impl Replayer {
                 after
             };
             let kept = Arc::new(self.read(&channel, earliest).await);
-            let doubted = self.settle(&channel, earliest, &kept);
-            if let Some(after) = doubted {
-                tokio::time::sleep(DOUBT).await;
-                let again = self.read(&channel, after).await;
-                if again.serves_or_gap(after).is_some() {
-                    self.settle(&channel, after, &Arc::new(again));
-                } else {
-                    self.reset(&channel, after).await;
-                }
+            if self.settle(&channel, earliest, &kept) {
+                let (this, channel) = (Arc::clone(&self), channel.clone());
+                self.runtime.spawn(async move { this.look_again(channel).await });
             }
         }
         // What was kept serves the rest of the storm, and then goes.
         tokio::time::sleep(KEEP).await;
         let mut channels = self.channels();
-        if channels.get(&channel).is_some_and(|state| !state.running && state.waiting.is_empty()) {
+        if channels
+            .get(&channel)
+            .is_some_and(|state| !state.running && state.waiting.is_empty() && state.doubted.is_empty())
+        {
             channels.remove(&channel);
         }
     }
@@ -210,11 +205,12 @@ impl Replayer {
     }
 
     /// Answers everyone whom this page serves, and `asked`, whose page it is, in any case; unless the page looks like
-    /// another history's to it, in which case it is returned.
-    fn settle(&self, channel: &Channel, asked: Position, kept: &Arc<Kept>) -> Option<Position> {
+    /// another history's to it: then whoever stands there is set aside, so that nobody else waits for what becomes of
+    /// it. Answers whether they are the first to be.
+    fn settle(&self, channel: &Channel, asked: Position, kept: &Arc<Kept>) -> bool {
         let mut channels = self.channels();
-        let state = channels.get_mut(channel)?;
-        let mut doubted = None;
+        let Some(state) = channels.get_mut(channel) else { return false };
+        let mut doubted = Vec::new();
         state.waiting.retain(|&(shard, after)| {
             let outcome =
                 if after == asked { kept.serves_or_gap(after) } else { kept.serves(after).map(|s| (s, None)) };
@@ -223,63 +219,31 @@ impl Replayer {
                     self.answer(shard, channel, after, kept, start, gap);
                     false
                 }
-                None => {
-                    if after == asked {
-                        doubted = Some(asked);
-                    }
-                    true
+                None if after == asked => {
+                    doubted.push((shard, after));
+                    false
                 }
+                None => true,
             }
         });
         while state.kept.len() >= KEEP_PAGES {
             state.kept.pop_front();
         }
         state.kept.retain(|old| old.read.elapsed() < KEEP);
-        if doubted.is_none() {
+        if doubted.is_empty() {
             state.kept.push_back(Arc::clone(kept));
+            return false;
         }
-        doubted
+        let first = state.doubted.is_empty();
+        state.doubted.extend(doubted);
+        first
     }
 
-    /// The history is another one than the client's: goes on with the new line.
-    async fn reset(&self, channel: &Channel, after: Position) {
-        // A log that was deleted needs an identity again, and as joining writes, only a master can answer it. The
-        // channel's feed should look at it too, and may know where the two lines part: what it writes down is better
-        // than what can be told from here.
-        if self.broker.join(vec![channel.clone()]).await.is_err() {
-            return;
+    /// Forgets what was kept of a channel, whose history was deleted.
+    pub(crate) fn forget(&self, channel: &Channel) {
+        if let Some(state) = self.channels().get_mut(channel) {
+            state.kept.clear();
         }
-        let _ = self.joins.send(channel.clone());
-        tokio::time::sleep(FEED_LOOKS).await;
-        let Ok(fork) = self.fork_before(channel, after).await else { return };
-        let (start, gap) = match fork {
-            // The gap stands in the log, and is crossed.
-            Some(common) => (common, None),
-            None => {
-                // Nothing names the last entry that both lines share, so time decides: whatever is later than what the
-                // client has seen is new to it. In a wiped history that is all of it.
-                let Ok(start) = self.broker.place(channel, Since::Time(after.micros + 1)).await else { return };
-                (start, Some((GapReason::Reset, start)))
-            }
-        };
-        let kept = Arc::new(self.read(channel, start).await);
-        let Some((index, trimmed)) = kept.serves_or_gap(start) else { return };
-        let mut channels = self.channels();
-        let Some(state) = channels.get_mut(channel) else { return };
-        state.waiting.retain(|&(shard, waits)| {
-            if waits == after {
-                self.answer(shard, channel, after, &kept, index, gap.or(trimmed));
-            }
-            waits != after
-        });
-    }
-
-    /// The last position before the latest fork that a client at `after` has not crossed.
-    async fn fork_before(&self, channel: &Channel, after: Position) -> Result<Option<Position>, Unavailable> {
-        let end = Position::new(u64::MAX - 1, 0);
-        let newest = self.broker.read(channel, end, FORK_SEARCH, 0).await?;
-        let forks = newest.entries.iter().filter_map(|entry| entry.fork);
-        Ok(forks.filter(|common| common.seq < after.seq).last())
     }
 
     fn answer(&self, shard: usize, channel: &Channel, after: Position, kept: &Kept, start: usize, gap: Option<Gap>) {

@@ -42,7 +42,7 @@ const WAKER: Token = Token(usize::MAX);
 const COMMANDS_A_TURN: usize = 1024;
 const FRAME_BYTES_A_TURN: usize = 1 << 20;
 /// How long a new connection waits for its subscriptions before it is answered without them.
-const START_WITHIN: Duration = Duration::from_secs(2);
+const START_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes that a client may send on its stream before it is taken for a hostile one.
 const STRAY_BYTES: usize = 64 * 1024;
 
@@ -176,6 +176,11 @@ impl Shard {
             Command::Outbox { connection, signal: Signal::Drained } => self.unblocked(connection),
             Command::Outbox { connection, signal: Signal::Closed } => self.close(connection, Reason::Client, false),
             Command::Close(target) => self.close_targets(&target),
+            Command::Forget(channel) => {
+                if let Some(&index) = self.by_name.get(&channel) {
+                    self.channels[index as usize].forget();
+                }
+            }
             Command::Count { channel, answer } => {
                 let found = self.by_name.get(&channel).and_then(|&index| self.channels.get(index as usize));
                 let _ = answer.send(found.map_or(0, |channel| channel.subscribers.len()));

@@ -1,9 +1,12 @@
 //! A file that says how far a tail has got: the cursor and a line break. At every moment it holds one whole cursor, the
 //! old or the new.
 
-use crate::exit::Failure;
+use crate::{exit::Failure, output};
 use std::{io, path::PathBuf};
 use tokio::io::AsyncWriteExt;
+
+/// A cursor that names no channel and leaves some out.
+const UNREADABLE: &str = "~";
 
 #[derive(Debug)]
 pub(super) struct CursorFile {
@@ -20,13 +23,24 @@ impl CursorFile {
         Self { path, scratch: scratch.into() }
     }
 
-    /// The cursor recorded; `None` if there is no file yet or nothing in it.
+    /// The cursor recorded; `None` if there is no file yet. A file that holds anything but one line is as good as a
+    /// cursor that cannot be read: the gateway then says that something may be missing.
     ///
     /// # Errors
     /// When there is a file that cannot be read: to begin anew then would leave events out.
     pub(super) fn read(&self) -> Result<Option<String>, Failure> {
-        match std::fs::read_to_string(&self.path) {
-            Ok(text) => Ok(Some(text.trim_ascii().to_owned()).filter(|cursor| !cursor.is_empty())),
+        match std::fs::read(&self.path) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(bytes.trim_ascii()).into_owned();
+                if text.is_empty() || text.contains(char::is_control) {
+                    output::say(&format!(
+                        "{} holds no cursor; what came before now may be missing",
+                        self.path.display()
+                    ));
+                    return Ok(Some(UNREADABLE.to_owned()));
+                }
+                Ok(Some(text))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Failure::Failed(format!("cannot read {}: {error}", self.path.display()))),
         }
@@ -65,5 +79,10 @@ mod tests {
     async fn what_cannot_be_read_is_not_taken_for_a_beginning() {
         let directory = tempfile::tempdir().expect("a directory");
         assert!(CursorFile::new(directory.path().to_owned()).read().is_err());
+        for torn in ["", "\n", "a.1-2\nb", "a\r\nX: 1"] {
+            let path = directory.path().join("torn");
+            std::fs::write(&path, torn).expect("writes");
+            assert_eq!(CursorFile::new(path).read().expect("reads").as_deref(), Some(UNREADABLE), "{torn:?}");
+        }
     }
 }

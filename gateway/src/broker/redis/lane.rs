@@ -4,7 +4,7 @@
 //! fills, so the more is published, the less each event costs. What cannot be sent by its deadline is answered so, and
 //! not sent later.
 
-use super::{Conflicts, checkout, names::Names, scripts, unavailable};
+use super::{Conflicts, checkout, is_demoted, names::Names, scripts, unavailable};
 use crate::broker::{Accepted, Publish, Rules, Unavailable, announcement, memory::now_micros};
 use crate::{channel::Channel, position::Position};
 use deadpool_redis::Pool;
@@ -119,6 +119,9 @@ async fn run(
         match open.req_packed_commands(&pipeline, unlinks, count).await {
             Ok(answers) => {
                 used = Instant::now();
+                if answers.iter().any(is_demoted) {
+                    drop(connection.take().map(deadpool_redis::Connection::take));
+                }
                 settle(&rules, &conflicts, &mut requests, answers);
             }
             Err(error) => {

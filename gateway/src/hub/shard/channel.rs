@@ -141,6 +141,12 @@ impl ShardChannel {
         self.attached = true;
     }
 
+    /// Nobody resumes among what the ring holds: the history that it belongs to was deleted. Those who are live and
+    /// behind are still sent it.
+    pub(super) fn forget(&mut self) {
+        self.line = self.head();
+    }
+
     pub(super) fn push(&mut self, frame: Arc<Frame>, stamp: u64) {
         let (last, end) = (self.last(), self.ring.back().map_or(self.base_end, |slot| slot.end));
         let stands = frame.at().filter(|_| self.positioned).unwrap_or(last);

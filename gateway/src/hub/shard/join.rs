@@ -35,7 +35,9 @@ impl Shard {
             connection.links.push(link);
         }
         self.begin_links(key);
-        self.start_if_ready(key, false);
+        // Who waits for a broker that is known to be away waits in vain.
+        let away = self.hub.reachable().is_err();
+        self.start_if_ready(key, away);
     }
 
     fn channel_index(&mut self, channel: Channel) -> u32 {
