@@ -21,8 +21,10 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Variables that begin as the gateway's do and are no settings of it: the command line client's, and the file's path.
-const OTHER_VARIABLES: [&str; 4] = ["SLUICE_URL", "SLUICE_TOKEN", "SLUICE_REDIS_URL", "SLUICE_CONFIG"];
+/// Variables that begin as the gateway's do and are no settings of it: the command line client's, the tests', and the
+/// file's path.
+const OTHER_VARIABLES: [&str; 6] =
+    ["SLUICE_URL", "SLUICE_TOKEN", "SLUICE_SEED", "SLUICE_CHAOS_SECONDS", "SLUICE_REDIS_URL", "SLUICE_CONFIG"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
