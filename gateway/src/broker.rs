@@ -88,6 +88,8 @@ pub struct Ends {
 pub enum Since {
     /// With the first event published at this time or later, in microseconds since the epoch.
     Time(u64),
+    /// With the first event published at most so many microseconds ago, by the broker's clock.
+    Ago(u64),
     /// With the last so many.
     Last(u64),
     /// With the oldest event kept.

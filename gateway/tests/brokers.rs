@@ -305,6 +305,8 @@ of_both! {
         assert_eq!(place(Since::Earliest).await, all[0]);
         assert_eq!(place(Since::Last(3)).await, all[7]);
         assert_eq!(place(Since::Last(300)).await, all[0]);
+        assert_eq!(place(Since::Ago(3_600_000_000)).await, all[0]);
+        assert_eq!(place(Since::Ago(u64::MAX)).await, all[0]);
         assert_eq!(place(Since::Time(all[5].micros)).await, all[4]);
         assert_eq!(place(Since::Time(all[5].micros + 1)).await, all[5]);
         assert_eq!(place(Since::Time(u64::MAX >> 8)).await, all[10]);

@@ -3,7 +3,7 @@
 use sluice_tests::chaos::{self, Settings, plan::Kind};
 
 /// Long enough for every kind of fault once; `SLUICE_CHAOS_SECONDS` and `SLUICE_SEED` choose another run.
-const SECONDS: u64 = 30;
+const SECONDS: u64 = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stderr, reason = "the seed is what a failing run is repeated with")]

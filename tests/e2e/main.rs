@@ -29,6 +29,7 @@ mod one_stop;
 mod one_stream;
 mod readme;
 mod resume_answers;
+mod resume_clocks;
 mod resume_cursor;
 mod resume_nginx;
 mod resume_publish;

@@ -274,6 +274,10 @@ impl Broker for MemoryBroker {
             let mut state = self.state();
             let log = state.log(channel, now_micros());
             let first = match since {
+                Since::Ago(micros) => {
+                    let from = now_micros().saturating_sub(micros);
+                    log.entries.partition_point(|entry| entry.at.micros < from)
+                }
                 Since::Time(from) => log.entries.partition_point(|entry| entry.at.micros < from),
                 Since::Last(count) => log.entries.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX)),
                 Since::Earliest => 0,

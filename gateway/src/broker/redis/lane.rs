@@ -209,3 +209,32 @@ fn settle(rules: &Rules, conflicts: &Conflicts, requests: &mut Vec<Request>, ans
 fn plainly(answer: Value) -> RedisResult<Accepted> {
     answer.extract_error().map(|_| Accepted { position: None, repeated: false })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, event::Event};
+    use redis::Arg;
+
+    #[test]
+    fn a_pipeline_of_scripts_begins_with_one_whole_text() {
+        let (names, rules) = (Names::new("sluice:"), Rules::new(Arc::new(Config::default())));
+        let publish = |name: &str| Publish {
+            channel: Channel::new(name).expect("a name"),
+            event: Event::new(None, "x".into()).expect("valid"),
+            idempotency_key: None,
+        };
+        let batch = [publish("$all"), publish("a"), publish("b"), publish("$all"), publish("a")];
+        let (pipeline, unlinks) = pipeline(&names, &rules, batch.iter(), &mut HashSet::new());
+        let commands: Vec<_> = pipeline
+            .cmd_iter()
+            .map(|command| match command.args_iter().next() {
+                Some(Arg::Simple(word)) => String::from_utf8_lossy(word).into_owned(),
+                _ => String::new(),
+            })
+            .collect();
+        // Else the tail could be carried out by a server that someone had given the script in between, before the head.
+        assert_eq!(commands, ["UNLINK", "PUBLISH", "EVAL", "EVALSHA", "PUBLISH", "EVALSHA"]);
+        assert_eq!(unlinks, 1);
+    }
+}

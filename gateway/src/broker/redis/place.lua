@@ -1,5 +1,5 @@
 -- Finds the position before the first entry that a `since=` means.
--- KEYS: log. ARGV: 'time' and µs, 'last' and a count, or 'earliest' and anything.
+-- KEYS: log. ARGV: 'time' and µs, 'ago' and µs, 'last' and a count, or 'earliest' and anything.
 -- Answers {position of the first such entry, its `prev`}, {last position} if there is none, or {} without a log.
 
 local log, kind = KEYS[1], ARGV[1]
@@ -19,6 +19,11 @@ if kind == 'last' then
   entry = newest and newest[#newest]
 else
   local from = kind == 'time' and ARGV[2] or '-'
+  if kind == 'ago' then
+    -- By the clock that the positions are from: the replicas' may be another.
+    local time = redis.call('TIME')
+    from = string.format('%.0f', math.max(tonumber(time[1]) * 1000000 + tonumber(time[2]) - tonumber(ARGV[2]), 0))
+  end
   entry = redis.call('XRANGE', log, from, '+', 'COUNT', 1)[1]
 end
 if not entry then return {last} end

@@ -173,6 +173,8 @@ pub(super) fn place(names: &Names, channel: &Channel, since: Since) -> Cmd {
     let mut command = PLACE.call(true);
     command.arg(1).arg(names.log(channel));
     match since {
+        // What a Lua number holds exactly is more than anybody's history.
+        Since::Ago(micros) => command.arg("ago").arg(micros.min(crate::position::MAX_MICROS)),
         Since::Time(micros) => command.arg("time").arg(micros),
         // More than any history holds; the server's own numbers end at 2^63.
         Since::Last(count) => command.arg("last").arg(count.min(1 << 32)),
