@@ -1,5 +1,5 @@
 //! Redis does lose data: whoever that concerns is told once for each loss and channel, and misses nothing afterwards;
-//! nobody else hears of it (`RESUME.md`, rules 2, 4, 8, 17 and 18).
+//! nobody else hears of it (see `docs/testing.md`).
 
 use sluice_tests::{
     check::{number, payload},

@@ -1,4 +1,4 @@
-//! Rules of `RESUME.md` that can be seen from outside, each by the run of events that breaks resume without it.
+//! Rules of exact resume (`docs/testing.md`) that can be seen from outside, each by the run of events that breaks resume without it.
 
 use sluice_tests::{
     client::Client,
