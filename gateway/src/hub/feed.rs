@@ -21,8 +21,8 @@ const MAX_HELD: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     Nothing,
-    /// Read on after this position until nothing is missing.
-    Repair(Cause, Position),
+    /// Read on from where the feed stands until nothing is missing.
+    Repair(Cause),
     /// Look at the top again, since it may be that the history is another one.
     LookAgain,
 }
@@ -248,7 +248,7 @@ impl Feed {
 
     fn repair(&mut self, cause: Cause) -> Need {
         self.phase = Phase::Repairing;
-        Need::Repair(cause, self.last)
+        Need::Repair(cause)
     }
 
     /// Something was announced.

@@ -38,7 +38,7 @@ impl Hub {
                     let _ = joins.send(channel);
                 });
             }
-            Need::Repair(cause, _) => {
+            Need::Repair(cause) => {
                 self.metrics.repairs.with_label_values(&[cause.as_str()]).inc();
                 let channel = channel.clone();
                 self.runtime.spawn(async move { hub.repair(channel).await });
