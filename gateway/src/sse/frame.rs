@@ -159,6 +159,15 @@ impl Frame {
         2 * content + 256
     }
 
+    /// Near the size of an encoding: frames are kept, and so is the room that they do not need.
+    fn size_hint(&self) -> usize {
+        let content = match &self.content {
+            Content::Event(event) => event.len(),
+            Content::Gap { .. } => 64,
+        };
+        content + 96
+    }
+
     /// The whole encoding, with the id of a connection that has this one positioned channel.
     #[must_use]
     pub fn bytes(&self, format: Format) -> &Bytes {
@@ -207,7 +216,7 @@ impl Frame {
     }
 
     fn encode_sse(&self, envelope: bool) -> Encoded {
-        let mut out = BytesMut::with_capacity(self.weight());
+        let mut out = BytesMut::with_capacity(self.size_hint());
         let (mut id_start, mut id_end) = (0, 0);
         if let Some(id) = self.own_id() {
             out.put_slice(b"id: ");
@@ -243,7 +252,7 @@ impl Frame {
     }
 
     fn encode_ndjson(&self) -> Encoded {
-        let mut out = BytesMut::with_capacity(self.weight());
+        let mut out = BytesMut::with_capacity(self.size_hint());
         self.put_json(&mut out, &self.data());
         let Some(id) = self.own_id() else {
             let at = out.len();
