@@ -103,8 +103,12 @@ pub type Top = Result<Option<Position>, Unavailable>;
 pub trait Sink: Send + Sync + 'static {
     /// The subscription is in force: whatever is published from now on will be announced.
     fn subscribed(&self, channel: &Channel);
-    /// Something was published on a subscribed channel.
+    /// Something was published on a subscribed channel. It need not be written before a flush follows.
     fn announced(&self, channel: &str, announced: Announced);
+    /// What was announced is to be written now. Called with none of the broker's locks held.
+    fn flush(&self) {}
+    /// The same, as soon as the caller's task pauses: more may follow at once, and is then written together.
+    fn flush_soon(&self) {}
     /// Announcements may have been missed on every channel; each will be `subscribed` again.
     fn cut(&self);
     /// A message from a replica (perhaps this one) to all of them.

@@ -25,6 +25,7 @@ use connection::Open;
 use feed::{Feed, Outlets};
 use queue::{Command, Queue};
 use replay::Replayer;
+use shard::Shard;
 use std::{
     collections::{HashMap, HashSet},
     sync::{
@@ -33,7 +34,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
 
 pub use queue::Target;
 
@@ -98,6 +102,11 @@ pub struct Hub {
     started: Instant,
     /// Per shard: when it last turned, in milliseconds since `started`.
     turned: Vec<AtomicU64>,
+    /// The shards themselves, for threads that have little to write (see [`shard`]).
+    shards: Vec<OnceLock<Weak<Mutex<Shard>>>>,
+    /// Shards that sleep and have frames to write: bits, as in [`feed::ShardSet`].
+    asleep: AtomicU64,
+    flushing: Notify,
 }
 
 /// The broker cannot be reached.
@@ -151,17 +160,23 @@ impl Hub {
             })),
             started: Instant::now(),
             turned,
+            shards: (0..shards).map(|_| OnceLock::new()).collect(),
+            asleep: AtomicU64::new(0),
+            flushing: Notify::new(),
         });
         let mut threads = lock(&hub.threads);
         for (index, poll) in polls.into_iter().enumerate() {
-            let shard = shard::Shard::new(index, poll, &hub);
-            threads.push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard.run())?);
+            let shard = Arc::new(Mutex::new(Shard::new(index, poll.registry().try_clone()?, &hub)));
+            let _ = hub.shards[index].set(Arc::downgrade(&shard));
+            threads
+                .push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard::run(&shard, poll))?);
         }
         drop(threads);
         let mut tasks = lock(&hub.tasks);
         tasks.push(tokio::spawn(Arc::clone(&hub).join_channels(wanted_joins)));
         tasks.push(tokio::spawn(Arc::clone(&hub).keep_subscriptions(wanted_subscriptions)));
         tasks.push(tokio::spawn(Arc::clone(&hub).tidy()));
+        tasks.push(tokio::spawn(Arc::clone(&hub).flush_whenever_asked()));
         drop(tasks);
         Ok(hub)
     }
@@ -348,8 +363,15 @@ impl Hub {
         self.read_feeds().get(channel).cloned()
     }
 
-    /// Runs `change` on a feed with what it needs to pass frames on.
+    /// Runs `change` on a feed with what it needs to pass frames on, and wakes the shards that it gave frames to.
     fn with_feed<T>(&self, feed: &Mutex<Feed>, change: impl FnOnce(&mut Feed, &Outlets<'_>) -> T) -> T {
+        let changed = self.with_feed_asleep(feed, change);
+        self.for_each_asleep(|shard| self.queues[shard].wake());
+        changed
+    }
+
+    /// The same, leaving shards asleep until a flush.
+    fn with_feed_asleep<T>(&self, feed: &Mutex<Feed>, change: impl FnOnce(&mut Feed, &Outlets<'_>) -> T) -> T {
         let overflowed = |shard: usize, channel: &Channel| {
             self.metrics.queue_overflows.inc();
             let mut missed = lock(&self.overflowed[shard]);
@@ -359,9 +381,30 @@ impl Hub {
             }
             missed.insert(channel.clone());
         };
-        let outlets =
-            Outlets { queues: &self.queues, overflowed: &overflowed, tail_bytes: self.config.hub.tail_bytes.get() };
+        let asleep = |shard: usize| {
+            self.asleep.fetch_or(1 << shard, Ordering::AcqRel);
+        };
+        let tail_bytes = self.config.hub.tail_bytes.get();
+        let outlets = Outlets { queues: &self.queues, overflowed: &overflowed, asleep: &asleep, tail_bytes };
         change(&mut lock(feed), &outlets)
+    }
+
+    fn for_each_asleep(&self, see_to: impl Fn(usize)) {
+        if self.asleep.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut left = self.asleep.swap(0, Ordering::AcqRel);
+        while left != 0 {
+            see_to(left.trailing_zeros() as usize);
+            left &= left - 1;
+        }
+    }
+
+    async fn flush_whenever_asked(self: Arc<Self>) {
+        loop {
+            self.flushing.notified().await;
+            self.flush();
+        }
     }
 
     /// A shard has its first subscriber of `channel`; answered by [`Command::Attached`].
@@ -418,8 +461,24 @@ impl Sink for Hub {
         self.metrics.received.inc();
         if let Some(feed) = self.feed(channel) {
             let (need, channel) =
-                self.with_feed(&feed, |feed, outlets| (feed.announced(announced, outlets), feed.channel().clone()));
+                self.with_feed_asleep(&feed, |feed, outlets| (feed.announced(announced, outlets), feed.channel().clone()));
             self.see_to(&channel, need);
+        }
+    }
+
+    /// Writes a few frames on the caller's thread, and wakes the shards that have more to do than that.
+    fn flush(&self) {
+        self.for_each_asleep(|shard| {
+            let written = self.shards[shard].get().and_then(Weak::upgrade).is_some_and(|shard| shard::write_few(&shard));
+            if !written {
+                self.queues[shard].wake();
+            }
+        });
+    }
+
+    fn flush_soon(&self) {
+        if self.asleep.load(Ordering::Acquire) != 0 {
+            self.flushing.notify_one();
         }
     }
 

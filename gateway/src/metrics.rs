@@ -53,6 +53,8 @@ pub struct Metrics {
     pub messages: IntCounter,
     pub bytes_sent: IntCounter,
     pub published: IntCounterVec,
+    /// Of `published`, kept at hand.
+    pub published_http: IntCounter,
     pub received: IntCounter,
     pub invalid_messages: IntCounter,
     pub channels_active: IntGauge,
@@ -97,6 +99,7 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
         make.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
+        let published = make.counters("sse_events_published_total", "Events published: `http` by this replica and taken by the broker, `raw` seen as a raw PUBLISH on a subscribed channel.", &["source"]);
         let metrics = Self {
             connections_active: make.gauge("sse_connections_active", "Event streams open now."),
             connections: make.counter("sse_connections_total", "Event streams ever opened."),
@@ -104,7 +107,8 @@ impl Metrics {
             refused: make.counters("sse_refused_total", "Streams refused for now, by reason; `accept`: connections that the kernel had no room for.", &["reason"]),
             messages: make.counter("sse_messages_total", "Events handed to clients' sockets: one event to 10 clients counts 10."),
             bytes_sent: make.counter("sse_bytes_sent_total", "Bytes handed to clients' sockets on event streams."),
-            published: make.counters("sse_events_published_total", "Events published: `http` by this replica and taken by the broker, `raw` seen as a raw PUBLISH on a subscribed channel.", &["source"]),
+            published_http: published.with_label_values(&["http"]),
+            published,
             received: make.counter("sse_events_received_total", "Events that came to this replica from the broker."),
             invalid_messages: make.counter("sse_invalid_messages_total", "Messages on subscribed channels that could not be read as events."),
             channels_active: make.gauge("sse_channels_active", "Channels that this replica is subscribed to."),

@@ -220,8 +220,12 @@ impl State {
 impl Broker for MemoryBroker {
     fn publish(&self, batch: Vec<Publish>) -> BoxFuture<'_, Vec<Result<Accepted, Unavailable>>> {
         Box::pin(async move {
-            let mut state = self.state();
-            batch.into_iter().map(|publish| Ok(self.publish_one(&mut state, publish))).collect()
+            let answers = {
+                let mut state = self.state();
+                batch.into_iter().map(|publish| Ok(self.publish_one(&mut state, publish))).collect()
+            };
+            self.sink.flush();
+            answers
         })
     }
 
@@ -320,6 +324,8 @@ impl Broker for MemoryBroker {
                 // Says only that there is something to read.
                 self.sink.announced(channel.as_str(), Announced::Look);
             }
+            drop(state);
+            self.sink.flush();
             Ok(())
         })
     }

@@ -119,8 +119,8 @@ async fn http1(app: Arc<App>, stream: TcpStream) -> Outcome {
         })
     };
     let mut connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(app.config.http.idle_timeout)
+        // The clock sees to both.
+        .header_read_timeout(None)
         .max_buf_size(app.config.http.max_header_bytes.get().max(8192))
         .serve_connection(TokioIo::new(Clocked { stream, clock: Arc::clone(&clock) }), service);
     tokio::select! {
@@ -133,7 +133,7 @@ async fn http1(app: Arc<App>, stream: TcpStream) -> Outcome {
             linger(connection.into_parts().io.into_inner().stream).await;
             ended?;
         }
-        () = clock.expired(app.config.http.header_timeout) => {}
+        () = clock.expired(app.config.http.header_timeout, app.config.http.idle_timeout) => {}
     }
     Ok(())
 }

@@ -6,19 +6,18 @@
 use crate::config::Config;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HeaderMap, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HeaderMap, HeaderValue, VARY,
 };
 
-/// Adds what an answer to a request with `request` headers needs.
-pub(super) fn add(config: &Config, request: &HeaderMap, answer: &mut HeaderMap) {
+/// Adds what an answer to a request from a page of `origin` needs.
+pub(super) fn add(config: &Config, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
     let origins = &config.cors.origins;
     let any = origins.is_empty() || origins.iter().any(|origin| origin == "*");
     let allowed = if any {
         Some(HeaderValue::from_static("*"))
     } else {
         answer.append(VARY, HeaderValue::from_static("Origin"));
-        request
-            .get(ORIGIN)
+        origin
             .filter(|origin| origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes()))
             .cloned()
     };

@@ -1,7 +1,7 @@
-//! Cuts clients that send their request heads too slowly.
+//! Cuts clients that send their request heads too slowly, and kept-alive connections that are idle for too long.
 //!
-//! hyper's own timer runs while a kept-alive connection is idle too, so it can only be as short as idling may be long.
-//! This one looks at the bytes: it runs from the first byte of a head until the request is whole.
+//! hyper has a timer for both together, which can only be as short as idling may be long, and sets it anew for every
+//! request. This one looks at the bytes, and costs a store: a head runs from its first byte until the request is whole.
 
 use std::{
     io,
@@ -18,10 +18,13 @@ use tokio::{
     net::TcpStream,
 };
 
-const IDLE: u64 = u64::MAX;
-const ANSWERING: u64 = u64::MAX - 1;
+/// What a connection's reading side is at, in the low bits, and since when, in milliseconds, above them.
+const IDLE: u64 = 0;
+const IN_HEAD: u64 = 1;
+const ANSWERING: u64 = 2;
+const STATE_BITS: u32 = 2;
 
-/// What a connection's reading side is at: idle, in a head since a moment, or busy with a request.
+/// See the module's documentation.
 pub(super) struct HeadClock {
     started: Instant,
     state: AtomicU64,
@@ -33,11 +36,17 @@ impl HeadClock {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(ANSWERING - 1)
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX >> STATE_BITS)
+    }
+
+    fn enter(&self, state: u64) {
+        self.state.store(self.now() << STATE_BITS | state, Ordering::Relaxed);
     }
 
     fn bytes_came(&self) {
-        let _ = self.state.compare_exchange(IDLE, self.now(), Ordering::Relaxed, Ordering::Relaxed);
+        if self.state.load(Ordering::Relaxed) & (IN_HEAD | ANSWERING) == IDLE {
+            self.enter(IN_HEAD);
+        }
     }
 
     /// The head is whole.
@@ -47,21 +56,23 @@ impl HeadClock {
 
     /// The next bytes are another head's.
     pub(super) fn request_ended(&self) {
-        self.state.store(IDLE, Ordering::Relaxed);
+        self.enter(IDLE);
     }
 
-    /// Returns once a head has taken longer than `limit`.
-    pub(super) async fn expired(&self, limit: Duration) {
-        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    /// Returns once a head has taken longer than `head`, or the connection has been idle for longer than `idle`.
+    pub(super) async fn expired(&self, head: Duration, idle: Duration) {
         loop {
-            let wait = match self.state.load(Ordering::Relaxed) {
-                IDLE | ANSWERING => limit,
-                since => match (since.saturating_add(millis)).checked_sub(self.now()) {
-                    None | Some(0) => return,
-                    Some(left) => Duration::from_millis(left),
-                },
+            let state = self.state.load(Ordering::Relaxed);
+            let lasted = Duration::from_millis(self.now().saturating_sub(state >> STATE_BITS));
+            let wait = match state & ((1 << STATE_BITS) - 1) {
+                IDLE if lasted >= idle => return,
+                IN_HEAD if lasted >= head => return,
+                // A head may begin meanwhile.
+                IDLE => head.min(idle - lasted),
+                IN_HEAD => head - lasted,
+                _ => head,
             };
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
         }
     }
 }

@@ -7,8 +7,10 @@ use crate::{
     broker::{Accepted, Publish, Unavailable, announcement::json_data},
     channel::Channel,
     event::{Event, InvalidEvent},
+    position::Position,
 };
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
@@ -16,9 +18,17 @@ use hyper::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use serde_json::{Value, json, value::RawValue};
+use std::pin::pin;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const MAX_KEY_BYTES: usize = 128;
+
+/// The answer to one event.
+#[derive(serde::Serialize)]
+struct Published<'a> {
+    channel: &'a Channel,
+    position: Option<Position>,
+}
 
 /// `POST /channels/{channel}/events` and `POST /broadcast`.
 pub(super) async fn one(
@@ -34,7 +44,7 @@ pub(super) async fn one(
     let event = checked_event(app, event_type.as_deref(), data)?;
     let publish = Publish { channel: channel.clone(), event, idempotency_key };
     match accept(app, vec![publish]).await.pop() {
-        Some(Ok(accepted)) => Ok(json(&json!({ "channel": channel, "position": accepted.position }))),
+        Some(Ok(accepted)) => Ok(json(&Published { channel: &channel, position: accepted.position })),
         Some(Err(error)) => Err(Problem::broker_unavailable(error.to_string())),
         None => Err(Problem::broker_unavailable("the broker gave no answer")),
     }
@@ -111,7 +121,7 @@ async fn accept(app: &App, batch: Vec<Publish>) -> Vec<Result<Accepted, Unavaila
     let answers = app.broker.publish(batch).await;
     timer.observe_duration();
     let published = answers.iter().flatten().filter(|accepted| !accepted.repeated).count();
-    app.metrics.published.with_label_values(&["http"]).inc_by(published as u64);
+    app.metrics.published_http.inc_by(published as u64);
     answers
 }
 
@@ -127,8 +137,13 @@ async fn body(app: &App, request: Request<Incoming>, most: usize) -> Result<Byte
     if announced.is_some_and(|length| length > most as u64) {
         return Err(too_large());
     }
-    let reading = Limited::new(request.into_body(), most).collect();
-    match tokio::time::timeout(app.config.http.body_timeout, reading).await {
+    let mut reading = pin!(Limited::new(request.into_body(), most).collect());
+    // Most bodies are there with their heads, and need no timer.
+    let read = match reading.as_mut().now_or_never() {
+        Some(read) => Ok(read),
+        None => tokio::time::timeout(app.config.http.body_timeout, reading).await,
+    };
+    match read {
         Err(_) => Err(Problem::timed_out("the body did not arrive in time")),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Problem::invalid_request(format!("the body could not be read: {error}"))),

@@ -74,12 +74,12 @@ impl Resource {
 pub(super) async fn answer(app: Arc<App>, transport: Transport, request: Request<Incoming>) -> Response<Body> {
     app.in_flight.fetch_add(1, Ordering::AcqRel);
     let counted = Counted(Arc::clone(&app));
-    let headers = request.headers().clone();
+    let origin = request.headers().get(ORIGIN).cloned();
     let version = request.version();
     let (method, resource) = (request.method().clone(), Resource::of(request.uri().path()));
     let handled = match &resource {
         None => Err(Problem::not_found("there is nothing at this path; see docs/http.md")),
-        Some(resource) if method == Method::OPTIONS => Ok(options(resource, &headers)),
+        Some(resource) if method == Method::OPTIONS => Ok(options(resource, origin.is_some())),
         Some(resource) if !resource.methods().split(", ").any(|allowed| allowed == method.as_str()) => {
             Err(Problem::method_not_allowed(resource.methods()))
         }
@@ -90,7 +90,7 @@ pub(super) async fn answer(app: Arc<App>, transport: Transport, request: Request
         // What is left of the body ends the connection: a client that keeps connections must know.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    cors::add(&app.config, &headers, response.headers_mut());
+    cors::add(&app.config, origin.as_ref(), response.headers_mut());
     response
 }
 
@@ -106,11 +106,11 @@ impl Drop for Counted {
     }
 }
 
-fn options(resource: &Resource, headers: &hyper::HeaderMap) -> Response<Body> {
+fn options(resource: &Resource, is_of_a_page: bool) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(resource.methods()));
-    if headers.contains_key(ORIGIN) {
+    if is_of_a_page {
         cors::add_preflight(response.headers_mut(), resource.methods());
     }
     response
@@ -151,8 +151,9 @@ fn channel(name: &str) -> Result<Channel, Problem> {
 }
 
 /// A JSON answer.
-pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(value.to_string()));
+pub(super) fn json(value: &impl serde::Serialize) -> Response<Body> {
+    // What is given here has no map whose keys are not text, which is all that could fail.
+    let mut response = Response::new(Body::from(serde_json::to_vec(value).unwrap_or_default()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

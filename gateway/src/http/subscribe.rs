@@ -26,7 +26,7 @@ use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Request, Response,
     body::Incoming,
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN},
 };
 use std::{
     borrow::Cow,
@@ -67,7 +67,7 @@ pub(super) async fn stream(
     match transport {
         Transport::Http1(handoff) => {
             let mut head = head(&wanted);
-            cors::add(&app.config, request.headers(), head.headers_mut());
+            cors::add(&app.config, request.headers().get(ORIGIN), head.headers_mut());
             let head = raw_head(&head);
             handoff.give(Handoff { wanted: Box::new(wanted), permit, head });
             // The socket is about to be taken from under this future.

@@ -5,7 +5,7 @@
 //! them. A feed is locked for moments only, and calls no broker under its lock: what needs the broker is returned as a
 //! [`Need`] for the hub to see to.
 
-use super::queue::{Command, Queue, Tail};
+use super::queue::{Command, Pushed, Queue, Tail};
 use crate::{
     broker::{announcement::Announced, log::Entry, log::Page, memory::now_micros},
     channel::Channel,
@@ -98,6 +98,8 @@ pub(crate) struct Outlets<'a> {
     pub(crate) queues: &'a [Arc<Queue>],
     /// Called for a shard whose queue turned a frame away.
     pub(crate) overflowed: &'a dyn Fn(usize, &Channel),
+    /// Called for a shard that sleeps and has been given a frame.
+    pub(crate) asleep: &'a dyn Fn(usize),
     pub(crate) tail_bytes: usize,
 }
 
@@ -412,9 +414,16 @@ impl Feed {
     fn pass(&mut self, frame: Frame, outlets: &Outlets<'_>) {
         let frame = Arc::new(frame);
         for (shard, queue) in outlets.queues.iter().enumerate() {
-            if self.shards & !self.waiting & !self.dirty & (1 << shard) != 0 && !queue.push_frame(&frame) {
-                self.dirty |= 1 << shard;
-                (outlets.overflowed)(shard, &self.channel);
+            if self.shards & !self.waiting & !self.dirty & (1 << shard) == 0 {
+                continue;
+            }
+            match queue.push_frame(&frame) {
+                Pushed::Taken => {}
+                Pushed::TakenAsleep => (outlets.asleep)(shard),
+                Pushed::TurnedAway => {
+                    self.dirty |= 1 << shard;
+                    (outlets.overflowed)(shard, &self.channel);
+                }
             }
         }
         if !self.positioned {

@@ -79,6 +79,16 @@ struct State {
     awake: bool,
 }
 
+/// What became of a frame that was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// The queue is full.
+    TurnedAway,
+    Taken,
+    /// Taken, and the shard sleeps: whoever pushed sees to it that it is written.
+    TakenAsleep,
+}
+
 /// One shard's queue.
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -91,22 +101,16 @@ impl Queue {
         Self { state: Mutex::new(State::default()), waker, max_frames }
     }
 
-    /// Takes a frame unless the queue is full; answers whether it did.
-    pub(crate) fn push_frame(&self, frame: &Arc<Frame>) -> bool {
-        let wake = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.frames >= self.max_frames || state.bytes >= MAX_BYTES {
-                return false;
-            }
-            state.frames += 1;
-            state.bytes += frame.weight();
-            state.commands.push_back(Command::Frame(Arc::clone(frame)));
-            !std::mem::replace(&mut state.awake, true)
-        };
-        if wake {
-            self.wake();
+    /// Takes a frame unless the queue is full. Does not wake the shard.
+    pub(crate) fn push_frame(&self, frame: &Arc<Frame>) -> Pushed {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.frames >= self.max_frames || state.bytes >= MAX_BYTES {
+            return Pushed::TurnedAway;
         }
-        true
+        state.frames += 1;
+        state.bytes += frame.weight();
+        state.commands.push_back(Command::Frame(Arc::clone(frame)));
+        if std::mem::replace(&mut state.awake, true) { Pushed::Taken } else { Pushed::TakenAsleep }
     }
 
     pub(crate) fn push(&self, command: Command) {
@@ -120,7 +124,7 @@ impl Queue {
         }
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             tracing::error!(%error, "a shard could not be woken");
         }

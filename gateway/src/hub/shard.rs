@@ -2,6 +2,10 @@
 //!
 //! Each turn takes what was queued, then writes: all that has arrived for a socket by then goes out in one write. A
 //! connection that keeps up costs nothing but that write; see [`channel`] for why.
+//!
+//! A turn holds the shard's lock, which its thread has to itself, with one exception: a thread that has just published
+//! to a few connections writes to them itself ([`write_few`]) if the shard sleeps. To wake a thread for one write costs
+//! more than the write.
 
 mod about;
 mod channel;
@@ -27,13 +31,13 @@ use crate::{
 };
 use channel::{ShardChannel, Subscriber};
 use connection::{Connection, Link, Progress, Stage};
-use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
+use mio::{Events, Interest, Poll, Registry, Token, Waker, unix::SourceFd};
 use slab::Slab;
 use std::{
     collections::{HashMap, VecDeque},
     net::TcpStream,
     os::fd::AsRawFd,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
@@ -41,6 +45,8 @@ const WAKER: Token = Token(usize::MAX);
 /// What is taken from the queue before everything is written.
 const COMMANDS_A_TURN: usize = 1024;
 const FRAME_BYTES_A_TURN: usize = 1 << 20;
+/// Writes that a thread other than the shard's may make in a turn.
+const FEW_WRITES: usize = 16;
 /// How long a new connection waits for its subscriptions before it is answered without them.
 const START_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes that a client may send on its stream before it is taken for a hostile one.
@@ -53,11 +59,51 @@ pub(super) fn poller(max_frames: usize) -> std::io::Result<(Poll, Arc<Queue>)> {
     Ok((poll, Arc::new(Queue::new(waker, max_frames))))
 }
 
+/// Runs a shard on this thread until it is stopped.
+pub(super) fn run(shard: &Mutex<Shard>, mut poll: Poll) {
+    let mut events = Events::with_capacity(1024);
+    let mut sleep = Duration::ZERO;
+    loop {
+        if let Err(error) = poll.poll(&mut events, Some(sleep))
+            && error.kind() != std::io::ErrorKind::Interrupted
+        {
+            tracing::error!(%error, "a shard cannot poll its sockets");
+            return;
+        }
+        match shard.lock().unwrap_or_else(PoisonError::into_inner).turn(&events) {
+            Some(duration) => sleep = duration,
+            None => return,
+        }
+    }
+}
+
+/// Writes what waits if that is to a few connections only, and the shard's own thread is not at it; answers whether
+/// nothing is left to do. Not to be called with any lock of the hub held.
+pub(super) fn write_few(shard: &Mutex<Shard>) -> bool {
+    let mut shard = match shard.try_lock() {
+        Ok(shard) => shard,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return false,
+    };
+    if shard.commands.is_empty() {
+        let shard = &mut *shard;
+        shard.queue.take(&mut shard.commands, FEW_WRITES);
+    }
+    if shard.has_few_writes() {
+        shard.now = Instant::now();
+        shard.carry_out();
+        shard.write_all();
+    }
+    shard.is_idle()
+}
+
 pub(super) struct Shard {
     index: usize,
     hub: Arc<Hub>,
     queue: Arc<Queue>,
-    poll: Poll,
+    registry: Registry,
+    /// Taken from the queue and not carried out yet.
+    commands: Vec<Command>,
     connections: Slab<Connection>,
     /// By connection, beside the slab so that the shared pass touches nothing else.
     sockets: Vec<Option<TcpStream>>,
@@ -85,13 +131,14 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(index: usize, poll: Poll, hub: &Arc<Hub>) -> Self {
+    pub(super) fn new(index: usize, registry: Registry, hub: &Arc<Hub>) -> Self {
         let now = Instant::now();
         Self {
             index,
             hub: Arc::clone(hub),
             queue: Arc::clone(&hub.queues[index]),
-            poll,
+            registry,
+            commands: Vec::with_capacity(COMMANDS_A_TURN),
             connections: Slab::new(),
             sockets: Vec::new(),
             seen: Vec::new(),
@@ -112,46 +159,59 @@ impl Shard {
         }
     }
 
-    pub(super) fn run(mut self) {
-        let mut events = Events::with_capacity(1024);
-        let mut commands = Vec::with_capacity(COMMANDS_A_TURN);
-        while !self.stopping {
-            let idle = self.ready.is_empty()
-                && self.catching_up.is_empty()
-                && self.dirty.is_empty()
-                && commands.is_empty()
-                && self.queue.is_empty();
-            let timeout = if idle { self.wheel.until_tick(Instant::now()) } else { Duration::ZERO };
-            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
-                && error.kind() != std::io::ErrorKind::Interrupted
-            {
-                tracing::error!(%error, "a shard cannot poll its sockets");
-                return;
+    /// One turn of the shard's own thread; answers how long it may then sleep, `None` when it is to end.
+    fn turn(&mut self, events: &Events) -> Option<Duration> {
+        self.now = Instant::now();
+        for event in events {
+            if event.token() != WAKER {
+                self.socket_event(event);
             }
-            self.now = Instant::now();
-            for event in &events {
-                if event.token() != WAKER {
-                    self.socket_event(event);
-                }
-            }
-            if commands.is_empty() {
-                self.queue.take(&mut commands, COMMANDS_A_TURN);
-            }
-            self.carry_out(&mut commands);
-            self.write_all();
-            self.timers();
-            self.hub.turned(self.index);
         }
-        let open: Vec<_> = self.connections.iter().map(|(_, connection)| connection.key).collect();
-        for key in open {
-            self.close(key, Reason::Drain, true);
+        if self.commands.is_empty() {
+            self.queue.take(&mut self.commands, COMMANDS_A_TURN);
         }
+        self.carry_out();
+        self.write_all();
+        self.timers();
+        self.hub.turned(self.index);
+        if self.stopping {
+            let open: Vec<_> = self.connections.iter().map(|(_, connection)| connection.key).collect();
+            for key in open {
+                self.close(key, Reason::Drain, true);
+            }
+            return None;
+        }
+        Some(if self.is_idle() { self.wheel.until_tick(Instant::now()) } else { Duration::ZERO })
     }
 
-    fn carry_out(&mut self, commands: &mut Vec<Command>) {
+    fn is_idle(&self) -> bool {
+        self.ready.is_empty()
+            && self.catching_up.is_empty()
+            && self.dirty.is_empty()
+            && self.commands.is_empty()
+            && self.queue.is_empty()
+    }
+
+    /// Whether all that is to do is to write frames to a few connections.
+    fn has_few_writes(&self) -> bool {
+        if !self.ready.is_empty() || !self.catching_up.is_empty() || !self.dirty.is_empty() {
+            return false;
+        }
+        let writes = self.commands.iter().map(|command| match command {
+            Command::Frame(frame) => {
+                let channel = self.by_name.get(frame.channel()).and_then(|&index| self.channels.get(index as usize));
+                channel.map_or(0, |channel| channel.subscribers.len())
+            }
+            _ => FEW_WRITES + 1,
+        });
+        writes.sum::<usize>() <= FEW_WRITES
+    }
+
+    fn carry_out(&mut self) {
+        let mut commands = std::mem::take(&mut self.commands);
         let mut frame_bytes = 0;
         let mut done = 0;
-        for command in commands.iter_mut() {
+        for command in &mut commands {
             done += 1;
             let command = std::mem::replace(command, Command::Stop);
             if let Command::Frame(frame) = &command {
@@ -163,6 +223,7 @@ impl Shard {
             }
         }
         commands.drain(..done);
+        self.commands = commands;
     }
 
     fn command(&mut self, command: Command) {
@@ -208,7 +269,7 @@ impl Shard {
             Outlet::Socket(socket) => {
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 let registered =
-                    self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(index), interest);
+                    self.registry.register(&mut SourceFd(&socket.as_raw_fd()), Token(index), interest);
                 if let Err(error) = registered {
                     tracing::warn!(%error, "a socket cannot be watched");
                     self.hub.loads[self.index].fetch_sub(1, std::sync::atomic::Ordering::Relaxed);

@@ -280,6 +280,7 @@ fn route(
                 signals.probed.notify_one();
             } else if let Some(channel) = names.strip(&name) {
                 sink.announced(channel, announcement::decode(payload.into(), max_bytes));
+                sink.flush_soon();
             }
         }
     }
