@@ -60,7 +60,13 @@ impl FromStr for Position {
 
 impl serde::Serialize for Position {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        // Two numbers of up to 20 digits; the formatting machinery would cost more than the rest of a publish's answer.
+        let mut text = String::with_capacity(41);
+        let mut digits = itoa::Buffer::new();
+        text.push_str(digits.format(self.micros));
+        text.push('-');
+        text.push_str(digits.format(self.seq));
+        serializer.serialize_str(&text)
     }
 }
 

@@ -121,6 +121,8 @@ async fn http1(app: Arc<App>, stream: TcpStream) -> Outcome {
     let mut connection = hyper::server::conn::http1::Builder::new()
         // The clock sees to both.
         .header_read_timeout(None)
+        // Answers are small: one buffer is cheaper to write than several.
+        .writev(false)
         .max_buf_size(app.config.http.max_header_bytes.get().max(8192))
         .serve_connection(TokioIo::new(Clocked { stream, clock: Arc::clone(&clock) }), service);
     tokio::select! {

@@ -118,10 +118,12 @@ pub(super) struct Shard {
     /// Channels with frames that nobody was sent yet.
     dirty: Vec<u32>,
     /// Connections to be served one by one.
-    ready: Vec<Key>,
+    ready: VecDeque<Key>,
     /// Those of them that read history, whose turn is bounded.
     catching_up: VecDeque<Key>,
     wheel: Wheel,
+    /// Connections whose time has come, to be looked at a few at a time.
+    due: VecDeque<Key>,
     now: Instant,
     scratch: Vec<u8>,
     next_tidy: Instant,
@@ -148,9 +150,10 @@ impl Shard {
             channels: Slab::new(),
             by_name: HashMap::new(),
             dirty: Vec::new(),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
             catching_up: VecDeque::new(),
             wheel: Wheel::new(now),
+            due: VecDeque::new(),
             now,
             scratch: Vec::new(),
             next_tidy: now,
@@ -188,6 +191,7 @@ impl Shard {
         self.ready.is_empty()
             && self.catching_up.is_empty()
             && self.dirty.is_empty()
+            && self.due.is_empty()
             && self.commands.is_empty()
             && self.queue.is_empty()
     }
@@ -383,7 +387,7 @@ impl Shard {
         if let Some(connection) = self.connection(key)
             && !std::mem::replace(&mut connection.queued, true)
         {
-            self.ready.push(key);
+            self.ready.push_back(key);
             self.set_aside(key);
         }
     }
@@ -435,6 +439,7 @@ impl Shard {
         let channel = &mut self.channels[link.channel as usize];
         let index = link.subscriber as usize;
         channel.subscribers.swap_remove(index);
+        channel.pass.again |= index < channel.pass.at;
         if let Some(moved) = channel.subscribers.get(index).copied()
             && let Some(owner) = self.connections.get_mut(moved.connection as usize)
         {

@@ -2,7 +2,10 @@
 //!
 //! Entries are cheap, may be stale, and are never cancelled: whoever gets one looks at what is really due.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 /// The wheel's resolution: nothing here is worth more precision.
 const TICK: Duration = Duration::from_millis(50);
@@ -41,13 +44,13 @@ impl Wheel {
     }
 
     /// Moves on to `now` and puts what has become due into `due`.
-    pub(crate) fn advance(&mut self, now: Instant, due: &mut Vec<Key>) {
+    pub(crate) fn advance(&mut self, now: Instant, due: &mut VecDeque<Key>) {
         while self.time + TICK <= now {
             self.time += TICK;
             self.at = (self.at + 1) % SLOTS;
             for (key, when) in std::mem::take(&mut self.slots[self.at]) {
                 if when <= self.time {
-                    due.push(key);
+                    due.push_back(key);
                 } else {
                     self.add(key, when);
                 }
@@ -71,7 +74,7 @@ mod tests {
             let mut seen = vec![0; delays.len()];
             let mut now = start;
             while now <= start + Duration::from_secs(301) {
-                let mut due = Vec::new();
+                let mut due = VecDeque::new();
                 wheel.advance(now, &mut due);
                 for key in due {
                     let late = now.saturating_duration_since(start + Duration::from_millis(delays[key.index as usize]));

@@ -131,7 +131,8 @@ pub fn write_component(out: &mut String, channel: &Channel, position: Position, 
         out.push('=');
         out.push_str(channel.as_str());
     } else {
-        out.extend(channel.cursor_key().iter().map(|&b| char::from(b)));
+        // All digits and lower case letters.
+        out.push_str(std::str::from_utf8(channel.cursor_key()).unwrap_or_default());
     }
     out.push('.');
     push_base36(out, position.micros);
@@ -150,7 +151,7 @@ fn push_base36(out: &mut String, mut number: u64) {
             break;
         }
     }
-    out.extend(digits[at..].iter().map(|&b| char::from(b)));
+    out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
 }
 
 fn from_base36(digits: &str) -> Option<u64> {

@@ -284,7 +284,7 @@ impl Frame {
 /// (HTML, 9.2.5). A text that ends in a line break has an empty last line, so that the break arrives too.
 fn for_each_line(text: &str, mut line: impl FnMut(&str)) {
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|b| b == b'\n' || b == b'\r') {
+    while let Some(at) = memchr::memchr2(b'\n', b'\r', rest.as_bytes()) {
         line(&rest[..at]);
         let skip = if rest[at..].starts_with("\r\n") { 2 } else { 1 };
         rest = &rest[at + skip..];

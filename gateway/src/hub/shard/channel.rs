@@ -37,6 +37,19 @@ struct Slot {
     end: u64,
 }
 
+/// How far the shared pass over a channel's subscribers has come. A pass over many is made in several turns.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pass {
+    /// The subscriber that is next; 0 between passes.
+    pub(super) at: usize,
+    /// The channel's head when it began.
+    pub(super) head: u64,
+    /// The oldest place that one of those who were passed still needs.
+    pub(super) needed: u64,
+    /// A subscriber was moved to where the pass had been already.
+    pub(super) again: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct ShardChannel {
     pub(super) channel: Channel,
@@ -45,6 +58,7 @@ pub(super) struct ShardChannel {
     pub(super) positioned: bool,
     pub(super) subscribers: Vec<Subscriber>,
     pub(super) dirty: bool,
+    pub(super) pass: Pass,
     /// Connections that asked for what follows a position.
     pub(super) asking: HashMap<Position, Vec<super::Key>>,
     ring: VecDeque<Slot>,
@@ -74,6 +88,7 @@ impl ShardChannel {
             positioned: false,
             subscribers: Vec::new(),
             dirty: false,
+            pass: Pass::default(),
             asking: HashMap::new(),
             ring: VecDeque::new(),
             first: 0,

@@ -4,12 +4,15 @@
 use super::*;
 
 const TIDY_EVERY: Duration = Duration::from_secs(1);
+/// Connections that are looked at before it is the turn of what has come meanwhile.
+const DUE_A_TURN: usize = 256;
 
 impl Shard {
     pub(super) fn timers(&mut self) {
-        let mut due = Vec::new();
-        self.wheel.advance(self.now, &mut due);
-        for key in due {
+        self.wheel.advance(self.now, &mut self.due);
+        // Those who came together want their heartbeats together.
+        for _ in 0..DUE_A_TURN {
+            let Some(key) = self.due.pop_front() else { break };
             self.look_at(key);
         }
         if self.now >= self.next_tidy {

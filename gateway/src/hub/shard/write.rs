@@ -16,8 +16,10 @@ use bytes::Bytes;
 /// The most that is gathered for one write, and written to one connection before it is the next one's turn.
 const CHUNK_BYTES: usize = 64 * 1024;
 const TURN_BYTES: usize = 128 * 1024;
-/// How long one turn may serve those who read history.
-const CATCH_UP_A_TURN: Duration = Duration::from_millis(2);
+/// Connections that a channel's pass writes to before it is other channels' turn: a millisecond or two.
+const PASS_A_TURN: usize = 256;
+/// How long one turn may serve connections one by one, and as long again those who read history.
+const ALONE_A_TURN: Duration = Duration::from_millis(2);
 /// Writes after which the clock is read again, for the delivery metric.
 const CLOCK_EVERY: u64 = 256;
 
@@ -84,31 +86,46 @@ impl Shard {
     /// Writes all that this turn has brought.
     pub(super) fn write_all(&mut self) {
         self.turn = self.turn.wrapping_add(2);
-        let dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = std::mem::take(&mut self.dirty);
         let several = dirty.len() > 1;
         if several {
+            // What has just come is not held up by what takes several turns.
+            dirty.sort_by_key(|&index| self.channels.get(index as usize).is_some_and(|channel| channel.pass.at > 0));
             // A connection with news in several of these is served once, by itself.
             for &index in &dirty {
-                for subscriber in &self.channels[index as usize].subscribers {
+                let channel = &self.channels[index as usize];
+                for subscriber in channel.subscribers.iter().filter(|subscriber| subscriber.next < channel.head()) {
                     let seen = &mut self.seen[subscriber.connection as usize];
                     *seen = if *seen == self.turn || *seen == self.turn + 1 { self.turn + 1 } else { self.turn };
                 }
             }
         }
-        for index in dirty {
+        for &index in &dirty {
             if self.channels.contains(index as usize) {
                 self.pass(index, several);
             }
+            if self.channels.get(index as usize).is_some_and(|channel| channel.dirty) {
+                self.dirty.push(index);
+            }
         }
-        for key in std::mem::take(&mut self.ready) {
+        if self.dirty.is_empty() {
+            dirty.clear();
+            self.dirty = dirty;
+        }
+        let enough = Instant::now() + ALONE_A_TURN;
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else { break };
             if self.connection(key).is_some_and(|connection| connection.is_reading()) {
                 self.catching_up.push_back(key);
-            } else {
-                self.serve(key);
+                continue;
+            }
+            self.serve(key);
+            if Instant::now() >= enough {
+                break;
             }
         }
         // Thousands may be catching up: whoever is live waits for a few of them only.
-        let enough = Instant::now() + CATCH_UP_A_TURN;
+        let enough = Instant::now() + ALONE_A_TURN;
         for _ in 0..self.catching_up.len() {
             let Some(key) = self.catching_up.pop_front() else { break };
             self.serve(key);
@@ -118,23 +135,34 @@ impl Shard {
         }
     }
 
-    /// Writes a channel's news to all who are in step.
+    /// Writes a channel's news to those who are in step, up to [`PASS_A_TURN`] of them. The channel stays dirty if that
+    /// was not all.
     fn pass(&mut self, index: u32, several: bool) {
         let channel = &mut self.channels[index as usize];
-        channel.dirty = false;
-        let head = channel.head();
+        let (first, head) = (channel.first(), channel.head());
+        if channel.pass.at == 0 {
+            channel.pass = channel::Pass { at: 0, head, needed: head, again: false };
+        }
+        let start = channel.pass.at;
+        let mut stopped_at = None;
         let mut subscribers = std::mem::take(&mut channel.subscribers);
         let mut batch = (u64::MAX, Format::Sse, Bytes::new());
         let mut tally = Tally::default();
-        let mut needed = head;
+        let mut needed = channel.pass.needed.min(head);
         let mut sent_bytes = 0;
+        let mut served = 0;
         let (mut alone, mut cut_short, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-        for subscriber in &mut subscribers {
+        for (nth, subscriber) in subscribers.iter_mut().enumerate().skip(start) {
             if subscriber.next >= head {
                 continue;
             }
+            if served == PASS_A_TURN {
+                stopped_at = Some(nth);
+                break;
+            }
+            served += 1;
             let connection = subscriber.connection as usize;
-            if subscriber.aside || (several && self.seen[connection] == self.turn + 1) {
+            if subscriber.aside || subscriber.next < first || (several && self.seen[connection] == self.turn + 1) {
                 needed = needed.min(subscriber.next);
                 alone.push(subscriber.connection);
                 continue;
@@ -166,11 +194,18 @@ impl Shard {
         }
         tally.count(&self.hub.metrics);
         self.hub.metrics.bytes_sent.inc_by(sent_bytes);
+        let tail_bytes = self.tail_bytes();
         let channel = &mut self.channels[index as usize];
         channel.subscribers = subscribers;
-        let keep = if channel.positioned { self.tail_bytes() } else { 0 };
-        let channel = &mut self.channels[index as usize];
-        channel.trim(keep, needed, keep + self.hub.config.outbox.max_bytes.get() as u64);
+        let whole = stopped_at.is_none() && !channel.pass.again && channel.pass.head == head;
+        // Not whole: on from there, or once more from the first for those who were moved and for what has come since.
+        channel.pass.at = stopped_at.unwrap_or(0);
+        channel.pass.needed = needed;
+        channel.dirty = !whole;
+        if stopped_at.is_none() && !channel.pass.again {
+            let keep = if channel.positioned { tail_bytes } else { 0 };
+            channel.trim(keep, needed, keep + self.hub.config.outbox.max_bytes.get() as u64);
+        }
 
         for (connection, rest) in cut_short {
             let Some(connection) = self.connections.get_mut(connection as usize) else { continue };

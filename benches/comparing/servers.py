@@ -1,0 +1,230 @@
+"""Starts the servers that are compared, each on the core of its own, and stops them.
+
+A server is a name, the process ids to measure, and the URLs that the load is driven with.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+BIN = ROOT / "target" / "release"
+NCHAN_MODULE = pathlib.Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+PATH = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"]
+
+CORES = sorted(os.sched_getaffinity(0))
+# The kernel's own work (interrupts, timers) is mostly on the first core: the server has the last one.
+SERVER_CORE, LOAD_CORE = str(CORES[-1]), str(CORES[0])
+
+NCHAN = """
+load_module {module};
+worker_processes 1;
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+worker_rlimit_nofile {files};
+events {{ worker_connections {connections}; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    nchan_shared_memory_size 1024M;
+    {upstream}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        keepalive_requests 1000000000;
+        keepalive_timeout 3600s;
+        # History as Sluice keeps it by default.
+        nchan_message_buffer_length 1000;
+        nchan_message_timeout 10m;
+        location ~ ^/sub/(.+)$ {{ nchan_subscriber eventsource; nchan_channel_id $1; {passed} }}
+        location ~ ^/pub/(.+)$ {{ nchan_publisher; nchan_channel_id $1; {passed} }}
+    }}
+}}
+"""
+
+
+class Server:
+    """A running server: `pids` by name, and how to drive it."""
+
+    def __init__(self, pids, url, publish_url):
+        self.pids, self.url, self.publish_url = pids, url, publish_url
+
+
+def raise_open_files():
+    """Every stream is an open file, here and in the server."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def open_files():
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_for(port):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"nothing listens on port {port}")
+
+
+def pinned(core, command, **more):
+    command = ["taskset", "-c", core, *map(str, command)]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, **(quiet | more))
+
+
+def end(process, how=signal.SIGTERM):
+    process.send_signal(how)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def redis(folder):
+    """A Redis that keeps nothing on disk, beside the load."""
+    port = free_port()
+    command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+    process = pinned(LOAD_CORE, command)
+    try:
+        wait_for(port)
+        yield process.pid, port
+    finally:
+        end(process)
+
+
+@contextlib.contextmanager
+def floor(_folder):
+    port = free_port()
+    process = pinned(SERVER_CORE, [BIN / "sluice", "bench", "floor", "--listen", f"127.0.0.1:{port}"])
+    try:
+        wait_for(port)
+        yield Server({"floor": process.pid}, f"http://127.0.0.1:{port}/{{channel}}", f"http://127.0.0.1:{port}/{{channel}}")
+    finally:
+        end(process)
+
+
+@contextlib.contextmanager
+def sluice(folder, redis_port=None, redis_pid=None):
+    port, admin = free_port(), free_port()
+    command = [BIN / "sluice-gateway", "--listen", f"127.0.0.1:{port}", "--admin-listen", f"127.0.0.1:{admin}"]
+    if redis_port:
+        command += ["--redis", f"redis://127.0.0.1:{redis_port}"]
+    # A drain would take its time to end streams that the load has left anyway.
+    environment = os.environ | {"SLUICE_DRAIN__DELAY": "0s", "SLUICE_DRAIN__WINDOW": "0s"}
+    with open(pathlib.Path(folder, "sluice.log"), "wb") as log:
+        process = pinned(SERVER_CORE, command, env=environment, stderr=log)
+    try:
+        wait_for(port)
+        wait_until_ready(admin)
+        pids = {"server": process.pid} | ({"redis": redis_pid} if redis_pid else {})
+        base = f"http://127.0.0.1:{port}"
+        yield Server(pids, f"{base}/events?channel={{channel}}", f"{base}/channels/{{channel}}/events")
+    finally:
+        end(process)
+
+
+def wait_until_ready(admin_port):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", admin_port), 1) as asked:
+            asked.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            if b" 200 " in asked.recv(4096).split(b"\r\n")[0]:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("the gateway is not ready")
+
+
+@contextlib.contextmanager
+def nchan(folder, redis_port=None, redis_pid=None):
+    port = free_port()
+    upstream = f"upstream peers {{ nchan_redis_server redis://127.0.0.1:{redis_port}; }}" if redis_port else ""
+    passed = "nchan_redis_pass peers;" if redis_port else ""
+    files = open_files()
+    text = NCHAN.format(
+        module=NCHAN_MODULE, folder=folder, port=port, upstream=upstream, passed=passed,
+        files=files, connections=files - 100,
+    )
+    settings = pathlib.Path(folder, "nginx.conf")
+    settings.write_text(text)
+    environment = os.environ | {"PATH": ":".join(PATH)}
+    process = pinned(SERVER_CORE, ["nginx", "-c", settings], env=environment)
+    try:
+        wait_for(port)
+        pids = {"server": worker_of(process.pid)} | ({"redis": redis_pid} if redis_pid else {})
+        wait_until_published(port)
+        base = f"http://127.0.0.1:{port}"
+        yield Server(pids, f"{base}/sub/{{channel}}", f"{base}/pub/{{channel}}")
+    finally:
+        end(process)
+
+
+def wait_until_published(port):
+    """nchan answers 503 until it has found its Redis."""
+    deadline = time.monotonic() + 20
+    request = b"POST /pub/first HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as asked:
+            asked.sendall(request)
+            if asked.recv(4096).split(b" ")[1][:1] == b"2":
+                return
+        time.sleep(0.05)
+    raise RuntimeError("nchan takes no event")
+
+
+def worker_of(pid):
+    """nginx listens before it has made its worker."""
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if found := children.read_text().split():
+            return int(found[0])
+        time.sleep(0.02)
+    raise RuntimeError("nginx has no worker")
+
+
+KINDS = {"floor": floor, "nchan": nchan, "Sluice": sluice}
+
+
+@contextlib.contextmanager
+def running(kind):
+    """The server of a kind, `floor`, `nchan`, `Sluice`, the last two also `… + Redis`, started anew."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        # nginx drops its rights, and has to read what it is given.
+        os.chmod(folder, 0o755)
+        name, _, with_redis = kind.partition(" + ")
+        if with_redis:
+            redis_pid, redis_port = stack.enter_context(redis(folder))
+            yield stack.enter_context(KINDS[name](folder, redis_port, redis_pid))
+        else:
+            yield stack.enter_context(KINDS[name](folder))
+
+
+def load(command, server, options):
+    """Runs `sluice bench COMMAND` on the load's core and answers what it measured."""
+    pids = [f"--pid={name}={pid}" for name, pid in server.pids.items()]
+    urls = [f"--url={server.url}", f"--publish-url={server.publish_url}"]
+    arguments = [BIN / "sluice", "bench", command, "--json", *urls, *pids, *options]
+    arguments = ["taskset", "-c", LOAD_CORE, *map(str, arguments)]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600, check=False)
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        raise RuntimeError(f"{' '.join(arguments)}\n{done.stderr}") from error

@@ -1,0 +1,127 @@
+"""The work that is done on each server, and what is read from it.
+
+A work's figures are numbers by name; lower is better unless the name is a rate. What is compared with what, and which
+ratio is aimed at, stands with each work.
+"""
+
+from dataclasses import dataclass, field
+
+from . import servers
+
+BOTH = ["floor", "nchan", "Sluice", "Sluice + Redis"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`of`'s figure divided by `than`'s should be at most (or, for rates, at least) `bound`."""
+
+    figure: str
+    of: str
+    than: str
+    bound: float
+    at_least: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    name: str
+    title: str
+    servers: list
+    streams: int
+    options: list
+    figures: dict
+    goals: list
+    command: str = "run"
+    publishes: bool = True
+    # Times as long as the others, where there are few events a second.
+    longer: int = 1
+    settings: dict = field(default_factory=dict)
+
+    def measure(self, kind, seconds, scale):
+        """Does the work on a server of this kind, started for it; answers its figures."""
+        options = list(self.options)
+        streams = max(self.streams // scale, 1)
+        options += ["--streams", streams]
+        if "channels" in self.settings:
+            options += ["--channels", max(self.settings["channels"] // scale, 1)]
+        if self.command == "run":
+            options += ["--duration", f"{seconds * self.longer:g}s"]
+        if self.publishes and self.command == "run":
+            options += ["--warmup", "2s" if scale == 1 else "500ms"]
+        options += self.settings.get(kind, [])
+        with servers.running(kind) as server:
+            measured = servers.load(self.command, server, options)
+        return {name: read(measured) for name, read in self.figures.items()} | {"faults": faults(measured)}
+
+
+def server(measured, name="server"):
+    found = [one for one in measured["processes"] if one["name"] in (name, "floor" if name == "server" else name)]
+    return found[0] if found else {}
+
+
+def faults(measured):
+    """What must be 0: lost, doubled and disordered deliveries, streams and publishes that failed."""
+    checked = measured.get("checked", {})
+    streams = measured.get("streams", {})
+    traffic = measured.get("traffic") or {}
+    wrong = sum(checked.get(name, 0) for name in ("lost", "doubled", "disordered"))
+    return wrong + streams.get("refused", 0) + streams.get("cut", 0) + traffic.get("publishes_failed", 0)
+
+
+def cpu_per_delivery(measured):
+    return server(measured)["cpu_us_per_delivery"]
+
+
+def cpu_per_event(measured):
+    return server(measured)["cpu_us_per_event"]
+
+
+def redis_cpu_per_event(measured):
+    return server(measured, "redis").get("cpu_us_per_event", 0.0)
+
+
+DELIVERY = {"CPU µs per delivery": cpu_per_delivery}
+EVENT = {"CPU µs per event": cpu_per_event, "of Redis": redis_cpu_per_event}
+
+
+def floor_goals(figure, bound):
+    return [Goal(figure, "Sluice", "floor", bound), Goal(figure, "Sluice + Redis", "floor", bound)]
+
+
+ALL = [
+    Work("fan-out", "1,000 subscribers of one channel, one event outstanding", BOTH, 1000, ["--outstanding", 1],
+         DELIVERY, floor_goals("CPU µs per delivery", 1.15)),
+    Work("wide", "10,000 subscribers, one event outstanding", BOTH, 10_000, ["--outstanding", 1],
+         DELIVERY, floor_goals("CPU µs per delivery", 1.15)),
+    Work("burst", "1,000 subscribers, 50 events outstanding", ["floor", "nchan", "Sluice", "Sluice + Redis"], 1000,
+         ["--outstanding", 50], DELIVERY, [Goal("CPU µs per delivery", "Sluice", "nchan", 1 / 8)]),
+    Work("wide-burst", "10,000 subscribers, 50 events outstanding", ["floor", "nchan", "Sluice", "Sluice + Redis"],
+         10_000, ["--outstanding", 50], DELIVERY, [Goal("CPU µs per delivery", "Sluice", "nchan", 1 / 8)]),
+    Work("idle", "15,000 connections, idle", ["floor", "nchan", "Sluice", "Sluice + Redis"], 15_000, ["--idle"],
+         {"CPU µs per connect": lambda m: server(m)["cpu_us_per_connection"],
+          "KiB per connection": lambda m: server(m)["idle_kib_per_connection"]},
+         [Goal("CPU µs per connect", "Sluice", "nchan", 1.25)], publishes=False),
+    Work("used", "15,000 connections after traffic", ["nchan", "Sluice"], 15_000, ["--outstanding", 1],
+         {"KiB per connection": lambda m: server(m)["after_kib_per_connection"]}, []),
+    Work("channels", "5,000 channels with one subscriber each, 3,000 events/s",
+         ["nchan", "nchan + Redis", "Sluice", "Sluice + Redis"], 5000, ["--rate", 3000], EVENT,
+         [Goal("CPU µs per event", "Sluice", "nchan", 0.75),
+          Goal("CPU µs per event", "Sluice + Redis", "nchan + Redis", 0.5)], settings={"channels": 5000}),
+    Work("latency", "10,000 subscribers, one event a second", ["floor", "nchan", "Sluice", "Sluice + Redis"], 10_000,
+         ["--rate", 1], {"p50 ms": lambda m: m["traffic"]["latency_us"]["p50"] / 1000,
+                         "p99 ms": lambda m: m["traffic"]["latency_us"]["p99"] / 1000},
+         floor_goals("p99 ms", 1.2), longer=4),
+    Work("publish", "publishing with history through Redis, 64 connections", ["nchan + Redis", "Sluice + Redis"], 1,
+         ["--outstanding", 64, "--publishers", 64],
+         {"events/s": lambda m: m["traffic"]["events_per_second"], "CPU µs per event": cpu_per_event,
+          "of Redis": redis_cpu_per_event},
+         [Goal("events/s", "Sluice + Redis", "nchan + Redis", 2.0, at_least=True)]),
+    Work("stalled", "a client that never reads, among 1,000: 50 events/s", ["Sluice"], 1000,
+         ["--rate", 50, "--stall", 1], {"p99 ms": lambda m: m["traffic"]["latency_us"]["p99"] / 1000}, []),
+    Work("unstalled", "the same 1,000 without it", ["Sluice"], 1000, ["--rate", 50],
+         {"p99 ms": lambda m: m["traffic"]["latency_us"]["p99"] / 1000}, []),
+]
+
+
+def brief(figures):
+    return ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
