@@ -168,8 +168,9 @@ impl Hub {
         for (index, poll) in polls.into_iter().enumerate() {
             let shard = Arc::new(Mutex::new(Shard::new(index, poll.registry().try_clone()?, &hub)));
             let _ = hub.shards[index].set(Arc::downgrade(&shard));
-            threads
-                .push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard::run(&shard, poll))?);
+            threads.push(
+                std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard::run(&shard, poll))?,
+            );
         }
         drop(threads);
         let mut tasks = lock(&hub.tasks);
@@ -225,7 +226,9 @@ impl Hub {
     /// Gives a connection to the shard that has the fewest.
     pub fn open(&self, shard: usize, open: Open) {
         self.loads[shard].fetch_add(1, Ordering::Relaxed);
-        self.queues[shard].push(Command::Open(Box::new(open)));
+        if self.queues[shard].push_quietly(Command::Open(Box::new(open))) {
+            self.see_to_few(shard);
+        }
     }
 
     /// The shard that has the fewest connections.
@@ -400,6 +403,14 @@ impl Hub {
         }
     }
 
+    /// Does what a shard has to do if it is little, and else wakes it. Not under any lock of the hub.
+    fn see_to_few(&self, shard: usize) {
+        let done = self.shards[shard].get().and_then(Weak::upgrade).is_some_and(|shard| shard::do_few(&shard));
+        if !done {
+            self.queues[shard].wake();
+        }
+    }
+
     async fn flush_whenever_asked(self: Arc<Self>) {
         loop {
             self.flushing.notified().await;
@@ -460,20 +471,15 @@ impl Sink for Hub {
         }
         self.metrics.received.inc();
         if let Some(feed) = self.feed(channel) {
-            let (need, channel) =
-                self.with_feed_asleep(&feed, |feed, outlets| (feed.announced(announced, outlets), feed.channel().clone()));
+            let (need, channel) = self
+                .with_feed_asleep(&feed, |feed, outlets| (feed.announced(announced, outlets), feed.channel().clone()));
             self.see_to(&channel, need);
         }
     }
 
     /// Writes a few frames on the caller's thread, and wakes the shards that have more to do than that.
     fn flush(&self) {
-        self.for_each_asleep(|shard| {
-            let written = self.shards[shard].get().and_then(Weak::upgrade).is_some_and(|shard| shard::write_few(&shard));
-            if !written {
-                self.queues[shard].wake();
-            }
-        });
+        self.for_each_asleep(|shard| self.see_to_few(shard));
     }
 
     fn flush_soon(&self) {

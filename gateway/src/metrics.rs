@@ -104,28 +104,65 @@ impl Metrics {
             connections_active: make.gauge("sse_connections_active", "Event streams open now."),
             connections: make.counter("sse_connections_total", "Event streams ever opened."),
             disconnects: make.counters("sse_disconnects_total", "Event streams ended, by reason.", &["reason"]),
-            refused: make.counters("sse_refused_total", "Streams refused for now, by reason; `accept`: connections that the kernel had no room for.", &["reason"]),
-            messages: make.counter("sse_messages_total", "Events handed to clients' sockets: one event to 10 clients counts 10."),
+            refused: make.counters(
+                "sse_refused_total",
+                "Streams refused for now, by reason; `accept`: connections that the kernel had no room for.",
+                &["reason"],
+            ),
+            messages: make
+                .counter("sse_messages_total", "Events handed to clients' sockets: one event to 10 clients counts 10."),
             bytes_sent: make.counter("sse_bytes_sent_total", "Bytes handed to clients' sockets on event streams."),
             published_http: published.with_label_values(&["http"]),
             published,
             received: make.counter("sse_events_received_total", "Events that came to this replica from the broker."),
-            invalid_messages: make.counter("sse_invalid_messages_total", "Messages on subscribed channels that could not be read as events."),
+            invalid_messages: make.counter(
+                "sse_invalid_messages_total",
+                "Messages on subscribed channels that could not be read as events.",
+            ),
             channels_active: make.gauge("sse_channels_active", "Channels that this replica is subscribed to."),
-            publish_seconds: make.histogram("sse_publish_seconds", "Seconds that the broker took to accept a publish request of this replica."),
-            redis_up: make.gauge("sse_redis_up", "1 while the link to Redis stands, 0 while it does not; 1 with the embedded broker."),
-            redis_reconnects: make.counter("sse_redis_reconnects_total", "Times that a standing link to Redis was lost."),
-            redis_subscribes: make.counter("sse_redis_subscribes_total", "Channels subscribed to in Redis, counting each again after a reconnect."),
-            rule_conflicts: make.counter("sse_rule_conflicts_total", "Times that a channel's limits in Redis were found to be those of other rules than this replica's."),
-            slow_consumers: make.counters("sse_slow_consumers_total", "Times that a client's outbox was full, by what was done about it.", &["policy"]),
+            publish_seconds: make.histogram(
+                "sse_publish_seconds",
+                "Seconds that the broker took to accept a publish request of this replica.",
+            ),
+            redis_up: make.gauge(
+                "sse_redis_up",
+                "1 while the link to Redis stands, 0 while it does not; 1 with the embedded broker.",
+            ),
+            redis_reconnects: make
+                .counter("sse_redis_reconnects_total", "Times that a standing link to Redis was lost."),
+            redis_subscribes: make.counter(
+                "sse_redis_subscribes_total",
+                "Channels subscribed to in Redis, counting each again after a reconnect.",
+            ),
+            rule_conflicts: make.counter(
+                "sse_rule_conflicts_total",
+                "Times that a channel's limits in Redis were found to be those of other rules than this replica's.",
+            ),
+            slow_consumers: make.counters(
+                "sse_slow_consumers_total",
+                "Times that a client's outbox was full, by what was done about it.",
+                &["policy"],
+            ),
             outbox_bytes: make.gauge("sse_outbox_bytes", "Bytes that wait for clients whose sockets are full."),
-            queue_overflows: make.counter("sse_shard_queue_overflows_total", "Events that found a shard's queue full, to be repaired from history."),
-            resumes: make.counters("sse_resumes_total", "Channels resumed from a cursor, by where from and how it ended.", &["source", "result"]),
+            queue_overflows: make.counter(
+                "sse_shard_queue_overflows_total",
+                "Events that found a shard's queue full, to be repaired from history.",
+            ),
+            resumes: make.counters(
+                "sse_resumes_total",
+                "Channels resumed from a cursor, by where from and how it ended.",
+                &["source", "result"],
+            ),
             replayed_events: make.counter("sse_replayed_events_total", "Events sent again from history."),
             gaps: make.counters("sse_gaps_total", "Gaps told to clients, by reason.", &["reason"]),
-            repairs: make.counters("sse_repairs_total", "Times that a replica read a channel's history to fill a hole of its own, by cause.", &["cause"]),
+            repairs: make.counters(
+                "sse_repairs_total",
+                "Times that a replica read a channel's history to fill a hole of its own, by cause.",
+                &["cause"],
+            ),
             replays_in_flight: make.gauge("sse_replays_in_flight", "Reads of history under way."),
-            history_read_seconds: make.histogram("sse_history_read_seconds", "Seconds that reading one page of history took."),
+            history_read_seconds: make
+                .histogram("sse_history_read_seconds", "Seconds that reading one page of history took."),
             delivery,
             registry: registry.clone(),
         };

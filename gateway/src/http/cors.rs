@@ -17,9 +17,7 @@ pub(super) fn add(config: &Config, origin: Option<&HeaderValue>, answer: &mut He
         Some(HeaderValue::from_static("*"))
     } else {
         answer.append(VARY, HeaderValue::from_static("Origin"));
-        origin
-            .filter(|origin| origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes()))
-            .cloned()
+        origin.filter(|origin| origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes())).cloned()
     };
     if let Some(origin) = allowed {
         answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

@@ -114,14 +114,16 @@ impl Queue {
     }
 
     pub(crate) fn push(&self, command: Command) {
-        let wake = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.commands.push_back(command);
-            !std::mem::replace(&mut state.awake, true)
-        };
-        if wake {
+        if self.push_quietly(command) {
             self.wake();
         }
+    }
+
+    /// Does not wake the shard; answers whether it sleeps, and whoever pushed has to see to it.
+    pub(crate) fn push_quietly(&self, command: Command) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.commands.push_back(command);
+        !std::mem::replace(&mut state.awake, true)
     }
 
     pub(crate) fn wake(&self) {

@@ -4,8 +4,8 @@
 //! connection that keeps up costs nothing but that write; see [`channel`] for why.
 //!
 //! A turn holds the shard's lock, which its thread has to itself, with one exception: a thread that has just published
-//! to a few connections writes to them itself ([`write_few`]) if the shard sleeps. To wake a thread for one write costs
-//! more than the write.
+//! to a few connections, or let one in, does that itself ([`do_few`]) if the shard sleeps. To wake a thread for one write
+//! costs more than the write.
 
 mod about;
 mod channel;
@@ -45,7 +45,7 @@ const WAKER: Token = Token(usize::MAX);
 /// What is taken from the queue before everything is written.
 const COMMANDS_A_TURN: usize = 1024;
 const FRAME_BYTES_A_TURN: usize = 1 << 20;
-/// Writes that a thread other than the shard's may make in a turn.
+/// Writes that a thread other than the shard's may make at a time.
 const FEW_WRITES: usize = 16;
 /// How long a new connection waits for its subscriptions before it is answered without them.
 const START_WITHIN: Duration = Duration::from_secs(1);
@@ -77,9 +77,9 @@ pub(super) fn run(shard: &Mutex<Shard>, mut poll: Poll) {
     }
 }
 
-/// Writes what waits if that is to a few connections only, and the shard's own thread is not at it; answers whether
+/// Does what waits if that is about a few connections only, and the shard's own thread is not at it; answers whether
 /// nothing is left to do. Not to be called with any lock of the hub held.
-pub(super) fn write_few(shard: &Mutex<Shard>) -> bool {
+pub(super) fn do_few(shard: &Mutex<Shard>) -> bool {
     let mut shard = match shard.try_lock() {
         Ok(shard) => shard,
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -89,7 +89,7 @@ pub(super) fn write_few(shard: &Mutex<Shard>) -> bool {
         let shard = &mut *shard;
         shard.queue.take(&mut shard.commands, FEW_WRITES);
     }
-    if shard.has_few_writes() {
+    if shard.has_little_to_do() {
         shard.now = Instant::now();
         shard.carry_out();
         shard.write_all();
@@ -196,8 +196,8 @@ impl Shard {
             && self.queue.is_empty()
     }
 
-    /// Whether all that is to do is to write frames to a few connections.
-    fn has_few_writes(&self) -> bool {
+    /// Whether all that is to do is to write frames to a few connections, and to let a few in.
+    fn has_little_to_do(&self) -> bool {
         if !self.ready.is_empty() || !self.catching_up.is_empty() || !self.dirty.is_empty() {
             return false;
         }
@@ -206,6 +206,7 @@ impl Shard {
                 let channel = self.by_name.get(frame.channel()).and_then(|&index| self.channels.get(index as usize));
                 channel.map_or(0, |channel| channel.subscribers.len())
             }
+            Command::Open(_) => 1,
             _ => FEW_WRITES + 1,
         });
         writes.sum::<usize>() <= FEW_WRITES
@@ -272,8 +273,7 @@ impl Shard {
         let outlet = match outlet {
             Outlet::Socket(socket) => {
                 let interest = Interest::READABLE | Interest::WRITABLE;
-                let registered =
-                    self.registry.register(&mut SourceFd(&socket.as_raw_fd()), Token(index), interest);
+                let registered = self.registry.register(&mut SourceFd(&socket.as_raw_fd()), Token(index), interest);
                 if let Err(error) = registered {
                     tracing::warn!(%error, "a socket cannot be watched");
                     self.hub.loads[self.index].fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
