@@ -52,6 +52,10 @@ pub struct Metrics {
     pub refused: IntCounterVec,
     pub messages: IntCounter,
     pub bytes_sent: IntCounter,
+    pub compressed_before: IntCounterVec,
+    pub compressed_after: IntCounterVec,
+    pub compressions: IntCounterVec,
+    pub compressed_connections: IntGaugeVec,
     pub published: IntCounterVec,
     /// Of `published`, kept at hand.
     pub published_http: IntCounter,
@@ -112,6 +116,26 @@ impl Metrics {
             messages: make
                 .counter("sse_messages_total", "Events handed to clients' sockets: one event to 10 clients counts 10."),
             bytes_sent: make.counter("sse_bytes_sent_total", "Bytes handed to clients' sockets on event streams."),
+            compressed_before: make.counters(
+                "sse_compressed_before_bytes_total",
+                "Bytes that compressed event streams stand for, by encoding.",
+                &["encoding"],
+            ),
+            compressed_after: make.counters(
+                "sse_compressed_after_bytes_total",
+                "Bytes that those are compressed, by encoding.",
+                &["encoding"],
+            ),
+            compressions: make.counters(
+                "sse_compressions_total",
+                "Blocks that were compressed, by encoding: one event for all clients in step is one.",
+                &["encoding"],
+            ),
+            compressed_connections: make.gauges(
+                "sse_compressed_connections_active",
+                "Event streams open now that are compressed, by encoding.",
+                &["encoding"],
+            ),
             published_http: published.with_label_values(&["http"]),
             published,
             received: make.counter("sse_events_received_total", "Events that came to this replica from the broker."),
@@ -178,6 +202,12 @@ impl Metrics {
         for source in ["http", "raw"] {
             metrics.published.with_label_values(&[source]);
         }
+        for encoding in crate::sse::compress::Encoding::COMPRESSED.map(|encoding| encoding.as_str()) {
+            for counters in [&metrics.compressed_before, &metrics.compressed_after, &metrics.compressions] {
+                counters.with_label_values(&[encoding]);
+            }
+            metrics.compressed_connections.with_label_values(&[encoding]);
+        }
         metrics.slow_consumers.with_label_values(&["disconnect"]);
         for cause in ["hole", "cut", "order", "unreadable", "audit"] {
             metrics.repairs.with_label_values(&[cause]);
@@ -186,6 +216,12 @@ impl Metrics {
             metrics.resumes.with_label_values(&[source, result]);
         }
         metrics
+    }
+
+    /// Counts what a compressed stream was sent: `bytes`, which stand for `plain` ones.
+    pub fn count_compressed(&self, encoding: crate::sse::compress::Encoding, plain: u64, bytes: u64) {
+        self.compressed_before.with_label_values(&[encoding.as_str()]).inc_by(plain);
+        self.compressed_after.with_label_values(&[encoding.as_str()]).inc_by(bytes);
     }
 
     /// The text of `/metrics`.

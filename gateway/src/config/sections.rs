@@ -123,6 +123,8 @@ settings! {
         pub retry_max: Duration = secs(3), within(millis(10), mins(10));
         /// A client that takes no byte for this long is cut.
         pub write_timeout: Duration = secs(30), within(secs(1), hours(1));
+        /// Whether streams are compressed, with zstd or gzip, for clients that accept it.
+        pub compression: bool = true, any();
         /// How long a stream may last before the client is asked to reconnect, so that load spreads again.
         pub max_age: Option<Duration> = None, optional(within(secs(1), days(30)));
     }

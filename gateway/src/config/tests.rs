@@ -49,6 +49,7 @@ fn another_value(path: &str, default: &str) -> String {
         "listen" => "127.0.0.1:9000",
         "admin_listen" => "[::1]:9001",
         "console" | "auth.open" => "true",
+        "stream.compression" => "false",
         "redis.url" => "redis://db/1",
         "redis.url_file" => "/nowhere",
         "redis.prefix" => "other:",

@@ -4,9 +4,12 @@
 //! to see the event at once, and holds the `id` of a connection with this one positioned channel; a connection with
 //! several has an id of its own and takes the [`Parts`] around it.
 
+mod compressed;
+
+use super::compress::{Blocks, Chains};
 use crate::{channel::Channel, event::Event, position::Position, sse::cursor};
 use bytes::{BufMut, Bytes, BytesMut};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// How a connection wants its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +79,9 @@ pub struct Frame {
     sse: OnceLock<Encoded>,
     envelope: OnceLock<Encoded>,
     ndjson: OnceLock<Encoded>,
+    /// The channel's chains, and the frame's number among those that its feed has passed on.
+    chained: Option<(Arc<Chains>, u64)>,
+    blocks: Blocks,
 }
 
 #[derive(Debug, Clone)]
@@ -114,7 +120,8 @@ impl Frame {
 
     fn build(channel: Channel, at: Option<Position>, prev: u64, published: u64, content: Content) -> Self {
         let (sse, envelope, ndjson) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { channel, at, prev, published, content, sse, envelope, ndjson }
+        let blocks = Blocks::default();
+        Self { channel, at, prev, published, content, sse, envelope, ndjson, chained: None, blocks }
     }
 
     #[must_use]
