@@ -18,6 +18,7 @@ use crate::{
     channel::Channel,
     config::Config,
     metrics::Metrics,
+    sse::compress::{Chains, Pool},
 };
 use bytes::Bytes;
 use cluster::Cluster;
@@ -82,6 +83,8 @@ pub struct Hub {
     this: Weak<Hub>,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
+    /// What channels compress with, unless streams are not to be compressed.
+    compressors: Option<Arc<Pool>>,
     runtime: tokio::runtime::Handle,
     queues: Vec<Arc<Queue>>,
     loads: Vec<Arc<AtomicUsize>>,
@@ -135,8 +138,10 @@ impl Hub {
             (0..shards).map(|_| shard::poller(config.hub.queue_events)).collect::<std::io::Result<Vec<_>>>()?;
         let (polls, queues): (Vec<_>, Vec<_>) = pollers.into_iter().unzip();
         let loads: Vec<_> = (0..shards).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+        let compressors = config.stream.compression.then(|| Arc::new(Pool::new(Arc::clone(&metrics))));
         let hub = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
+            compressors,
             config,
             metrics,
             runtime: tokio::runtime::Handle::current(),
@@ -426,7 +431,8 @@ impl Hub {
         let feed = feeds.entry(channel.clone()).or_insert_with(|| {
             self.metrics.channels_active.inc();
             let _ = self.subscriptions.send((channel.clone(), true));
-            Arc::new(Mutex::new(Feed::new(channel.clone())))
+            let chains = self.compressors.as_ref().map(|pool| Arc::new(Chains::new(Arc::clone(pool))));
+            Arc::new(Mutex::new(Feed::new(channel.clone(), chains)))
         });
         self.with_feed(feed, |feed, outlets| feed.attach(shard, outlets));
     }

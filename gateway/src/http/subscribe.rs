@@ -17,6 +17,7 @@ use crate::{
         connection::{Greeting, Heartbeat, Open, Outlet, Start},
     },
     sse::{
+        compress::{Encoding, Wire},
         cursor::{Cursor, Found},
         frame::Format,
         outbox,
@@ -26,7 +27,7 @@ use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Request, Response,
     body::Incoming,
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN},
+    header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, ORIGIN, VARY},
 };
 use std::{
     borrow::Cow,
@@ -40,7 +41,7 @@ const START_WITHIN: Duration = Duration::from_secs(3);
 /// What a client asked for.
 pub(super) struct Wanted {
     pub(super) form: Form,
-    pub(super) format: Format,
+    pub(super) wire: Wire,
     pub(super) heartbeat: Heartbeat,
     pub(super) greeting: Greeting,
     pub(super) channels: Vec<(Channel, Start)>,
@@ -54,7 +55,7 @@ pub(super) async fn stream(
 ) -> Result<Response<Body>, Problem> {
     let wanted = wanted(app, request.headers(), query)?;
     if request.method() == Method::HEAD {
-        return Ok(head(&wanted));
+        return Ok(head(app, &wanted));
     }
     let permit = match app.hub.admit() {
         Ok(permit) => permit,
@@ -66,7 +67,7 @@ pub(super) async fn stream(
     }
     match transport {
         Transport::Http1(handoff) => {
-            let mut head = head(&wanted);
+            let mut head = head(app, &wanted);
             cors::add(&app.config, request.headers().get(ORIGIN), head.headers_mut());
             let head = raw_head(&head);
             handoff.give(Handoff { wanted: Box::new(wanted), permit, head });
@@ -74,7 +75,7 @@ pub(super) async fn stream(
             std::future::pending().await
         }
         Transport::Http2 => {
-            let mut response = head(&wanted);
+            let mut response = head(app, &wanted);
             *response.body_mut() = body_stream(app, wanted, permit).await;
             Ok(response)
         }
@@ -103,7 +104,7 @@ pub(super) fn open(
     started: Option<tokio::sync::oneshot::Sender<()>>,
 ) -> Open {
     let id = app.connection_id();
-    let Wanted { format, heartbeat, greeting, mut channels, .. } = wanted;
+    let Wanted { wire, heartbeat, greeting, mut channels, .. } = wanted;
     if !channels.iter().any(|(channel, _)| channel.as_str() == crate::channel::ALL) {
         channels.push((Channel::all(), Start::Live));
     }
@@ -115,7 +116,7 @@ pub(super) fn open(
     span.in_scope(|| tracing::debug!("stream opened"));
     // Up to a fifth sooner, so that streams that came together do not end together.
     let ends = app.config.stream.max_age.map(|age| Instant::now() + age.mul_f64(1.0 - fastrand::f64() / 5.0));
-    Open { id, subject: None, outlet, head, format, heartbeat, greeting, channels, ends, started, span, permit }
+    Open { id, subject: None, outlet, head, wire, heartbeat, greeting, channels, ends, started, span, permit }
 }
 
 fn wanted(app: &App, headers: &HeaderMap, query: &Query) -> Result<Wanted, Problem> {
@@ -164,7 +165,13 @@ fn wanted(app: &App, headers: &HeaderMap, query: &Query) -> Result<Wanted, Probl
         (Form::Sse, true) => Format::Envelope,
         (Form::Ndjson | Form::Poll, _) => Format::Ndjson,
     };
-    Ok(Wanted { form, format, heartbeat, greeting, channels })
+    let encoding = if may_compress(app, form) { negotiate::encoding(headers) } else { Encoding::Identity };
+    Ok(Wanted { form, wire: Wire::new(format, encoding), heartbeat, greeting, channels })
+}
+
+/// Whether the client has a say in how its answer is encoded. A poll's answer is short.
+fn may_compress(app: &App, form: Form) -> bool {
+    app.config.stream.compression && form != Form::Poll
 }
 
 /// Where the client says it stands. The header beats the query: the URL of an EventSource stays as it was when the page
@@ -177,7 +184,7 @@ fn given_cursor<'a>(headers: &'a HeaderMap, query: &'a Query) -> Result<Option<C
 }
 
 /// The head of a stream's answer (and all of the answer to HEAD).
-fn head(wanted: &Wanted) -> Response<Body> {
+fn head(app: &App, wanted: &Wanted) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     let kind = match wanted.form {
         Form::Sse => "text/event-stream",
@@ -188,6 +195,12 @@ fn head(wanted: &Wanted) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    if may_compress(app, wanted.form) {
+        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    if wanted.wire.is_compressed() {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(wanted.wire.encoding().as_str()));
+    }
     response
 }
 

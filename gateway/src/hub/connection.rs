@@ -3,7 +3,7 @@
 use crate::{
     channel::Channel,
     position::Position,
-    sse::{frame::Format, outbox::Outbox},
+    sse::{compress::Wire, outbox::Outbox},
 };
 use bytes::Bytes;
 use std::{
@@ -60,7 +60,7 @@ pub struct Open {
     pub outlet: Outlet,
     /// The HTTP answer's head, for a socket.
     pub head: Bytes,
-    pub format: Format,
+    pub wire: Wire,
     pub heartbeat: Heartbeat,
     pub greeting: Greeting,
     /// Distinct channels; reserved ones last.

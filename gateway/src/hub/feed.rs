@@ -10,7 +10,10 @@ use crate::{
     broker::{announcement::Announced, log::Entry, log::Page, memory::now_micros},
     channel::Channel,
     position::Position,
-    sse::frame::{Frame, GapReason},
+    sse::{
+        compress::Chains,
+        frame::{Frame, GapReason},
+    },
 };
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
@@ -66,6 +69,9 @@ pub(crate) struct Feed {
     phase: Phase,
     positioned: bool,
     last: Position,
+    /// Frames passed on, and what they are compressed with, if they may be.
+    passed: u64,
+    chains: Option<Arc<Chains>>,
     tail: VecDeque<Arc<Frame>>,
     tail_weight: usize,
     /// Where a client stands that needs all of `tail`.
@@ -104,12 +110,14 @@ pub(crate) struct Outlets<'a> {
 }
 
 impl Feed {
-    pub(crate) fn new(channel: Channel) -> Self {
+    pub(crate) fn new(channel: Channel, chains: Option<Arc<Chains>>) -> Self {
         Self {
             channel,
             phase: Phase::Joining,
             positioned: false,
             last: Position::default(),
+            passed: 0,
+            chains,
             tail: VecDeque::new(),
             tail_weight: 0,
             base: Position::default(),
@@ -412,7 +420,11 @@ impl Feed {
     }
 
     fn pass(&mut self, frame: Frame, outlets: &Outlets<'_>) {
-        let frame = Arc::new(frame);
+        let frame = Arc::new(match &self.chains {
+            Some(chains) => frame.numbered(chains, self.passed),
+            None => frame,
+        });
+        self.passed += 1;
         for (shard, queue) in outlets.queues.iter().enumerate() {
             if self.shards & !self.waiting & !self.dirty & (1 << shard) == 0 {
                 continue;

@@ -8,8 +8,10 @@
 //! costs more than the write.
 
 mod about;
+mod batch;
 mod channel;
 mod connection;
+mod encode;
 mod join;
 mod timers;
 mod write;
@@ -25,12 +27,14 @@ use crate::{
     channel::Channel,
     metrics::Reason,
     sse::{
+        compress::Scratch,
         frame::{Content, Frame, GapReason},
         outbox::Signal,
     },
 };
 use channel::{ShardChannel, Subscriber};
 use connection::{Connection, Link, Progress, Stage};
+use encode::Stream;
 use mio::{Events, Interest, Poll, Registry, Token, Waker, unix::SourceFd};
 use slab::Slab;
 use std::{
@@ -109,6 +113,8 @@ pub(super) struct Shard {
     sockets: Vec<Option<TcpStream>>,
     /// By connection: the last turn in which it was seen in a channel with something new.
     seen: Vec<u32>,
+    /// By connection: how far the stream is compressed.
+    streams: Vec<Stream>,
     turn: u32,
     next_generation: u32,
     /// Counts frames as they come, over all channels.
@@ -126,6 +132,7 @@ pub(super) struct Shard {
     due: VecDeque<Key>,
     now: Instant,
     scratch: Vec<u8>,
+    compressors: Scratch,
     next_tidy: Instant,
     /// This shard's part of `sse_outbox_bytes`.
     reported_outbox_bytes: i64,
@@ -144,6 +151,7 @@ impl Shard {
             connections: Slab::new(),
             sockets: Vec::new(),
             seen: Vec::new(),
+            streams: Vec::new(),
             turn: 0,
             next_generation: 0,
             stamp: 0,
@@ -156,6 +164,7 @@ impl Shard {
             due: VecDeque::new(),
             now,
             scratch: Vec::new(),
+            compressors: Scratch::new(Arc::clone(&hub.metrics)),
             next_tidy: now,
             reported_outbox_bytes: 0,
             stopping: false,
@@ -261,15 +270,16 @@ impl Shard {
     }
 
     fn open(&mut self, open: Open) {
-        let Open { id, subject, outlet, head, format, heartbeat, greeting, channels, ends, started, span, permit } =
-            open;
+        let Open { id, subject, outlet, head, wire, heartbeat, greeting, channels, ends, started, span, permit } = open;
         let index = self.connections.vacant_key();
         self.next_generation = self.next_generation.wrapping_add(1);
         let key = Key { index: u32::try_from(index).unwrap_or(u32::MAX), generation: self.next_generation };
         if self.sockets.len() <= index {
             self.sockets.resize_with(index + 1, || None);
             self.seen.resize(index + 1, 0);
+            self.streams.resize(index + 1, Stream::default());
         }
+        self.streams[index] = Stream::default();
         let outlet = match outlet {
             Outlet::Socket(socket) => {
                 let interest = Interest::READABLE | Interest::WRITABLE;
@@ -294,7 +304,7 @@ impl Shard {
             subject,
             outlet,
             head,
-            format,
+            wire,
             heartbeat,
             greeting,
             links: smallvec::SmallVec::new(),
@@ -429,6 +439,9 @@ impl Shard {
             self.unsubscribe(link);
         }
         self.sockets[key.index as usize] = None;
+        if matches!(connection.stage, Stage::Open) {
+            self.count_stream(connection.wire, -1);
+        }
         self.hub.loads[self.index].fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         self.hub.metrics.disconnects.with_label_values(&[reason.as_str()]).inc();
         connection.span.in_scope(|| tracing::debug!(reason = reason.as_str(), "stream ended"));

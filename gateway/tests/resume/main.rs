@@ -1,9 +1,12 @@
 //! Exact resume with a broker that does everything a broker may do: it cuts subscriptions, loses announcements, is slow
-//! to answer, and fails. The hub, its shards and its threads are the real ones; only the sockets are not there.
+//! to answer, and fails. The hub, its shards and its threads are the real ones; only the sockets are not there. Clients
+//! have their streams plain, with gzip or with zstd, as it falls.
 //!
 //! Every run has a seed, printed when it fails; the threads' timing is not part of it.
 
 mod flaky;
+#[path = "../../src/sse/compress/testing.rs"]
+mod reader;
 mod world;
 
 use sluice_gateway::{

@@ -1,6 +1,9 @@
 //! A hub on a broker that misbehaves, clients of it, and what each of them has seen.
 
-use crate::flaky::{Flaky, Relay};
+use crate::{
+    flaky::{Flaky, Relay},
+    reader::Reader,
+};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use sluice_gateway::{
@@ -15,6 +18,7 @@ use sluice_gateway::{
     metrics::Metrics,
     position::Position,
     sse::{
+        compress::{Encoding, Wire},
         cursor::{Cursor, Found},
         frame::Format,
         outbox::{OutboxBody, outbox},
@@ -28,6 +32,20 @@ use std::{
     },
     time::Duration,
 };
+
+/// One open stream, in an encoding that is left to chance.
+pub(crate) struct Stream {
+    body: OutboxBody,
+    reader: Reader,
+}
+
+impl Stream {
+    /// The text of what comes next, whole blocks always; `None` at the end.
+    async fn next(&mut self) -> Option<String> {
+        let frame = self.body.frame().await?.expect("no error");
+        Some(String::from_utf8(self.reader.read(frame.data_ref().expect("data"))).expect("UTF-8"))
+    }
+}
 
 /// What one client has been sent, as an application would keep it.
 #[derive(Default, Debug)]
@@ -91,6 +109,8 @@ impl World {
         config.hub.tail_bytes = ByteSize::new(3000);
         config.history.size = 100_000;
         config.redis.linger = Duration::from_millis(50);
+        // A heartbeat takes a compressed stream out of step with the others.
+        config.stream.heartbeat = Duration::from_millis(100);
         let config = Arc::new(config);
         let metrics = Arc::new(Metrics::new());
         let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), "test").expect("a hub");
@@ -123,7 +143,8 @@ impl World {
         accepted.position.expect("a position")
     }
 
-    pub(crate) async fn connect(&self, channels: &[usize], id: Option<&str>) -> Option<OutboxBody> {
+    pub(crate) async fn connect(&self, channels: &[usize], id: Option<&str>) -> Option<Stream> {
+        let encoding = [Encoding::Identity, Encoding::Gzip, Encoding::Zstd][fastrand::usize(..3)];
         let permit = self.hub.admit().ok()?;
         let cursor = id.map(Cursor::parse);
         let start = |channel: &Channel| match cursor.as_ref().map(|cursor| cursor.find(channel)) {
@@ -140,7 +161,7 @@ impl World {
             subject: None,
             outlet: Outlet::Body { outbox: writer, ticket },
             head: Bytes::new(),
-            format: Format::Sse,
+            wire: Wire::new(Format::Sse, encoding),
             heartbeat: Heartbeat::Comment,
             greeting: Greeting::Plain,
             channels,
@@ -151,7 +172,7 @@ impl World {
         };
         self.hub.open(shard, open);
         has_started.await.ok()?;
-        Some(body)
+        Some(Stream { body, reader: Reader::new(encoding.as_str()) })
     }
 
     /// A client that comes and goes, and at the end stays until it has everything.
@@ -163,8 +184,8 @@ impl World {
             let Some(mut body) = self.connect(&channels, seen.id.as_deref()).await else { continue };
             let mut text = String::new();
             let until = tokio::time::Instant::now() + stay;
-            while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(until, body.frame()).await {
-                text.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("UTF-8"));
+            while let Ok(Some(more)) = tokio::time::timeout_at(until, body.next()).await {
+                text.push_str(&more);
                 seen.take(&mut text);
                 if ending && self.has_all(&seen, &channels) {
                     break;
@@ -189,13 +210,13 @@ impl World {
     }
 }
 
-pub(crate) async fn read_until(body: &mut OutboxBody, seen: &mut Seen, done: impl Fn(&Seen) -> bool) {
+pub(crate) async fn read_until(body: &mut Stream, seen: &mut Seen, done: impl Fn(&Seen) -> bool) {
     let mut text = String::new();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while !done(seen) {
-        let frame = tokio::time::timeout_at(deadline, body.frame()).await;
-        let Ok(Some(Ok(frame))) = frame else { panic!("not seen in time: {seen:?}") };
-        text.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("UTF-8"));
+        let more = tokio::time::timeout_at(deadline, body.next()).await;
+        let Ok(Some(more)) = more else { panic!("not seen in time: {seen:?}") };
+        text.push_str(&more);
         seen.take(&mut text);
     }
 }

@@ -22,8 +22,9 @@ impl Shard {
     pub(super) fn write_greeting(&mut self, key: Key) {
         let retry = self.retry_ms();
         let Some(connection) = self.connections.get(key.index as usize) else { return };
-        let mut text = Vec::from(&connection.head[..]);
-        if connection.format != Format::Ndjson {
+        let (wire, format) = (connection.wire, connection.wire.format());
+        let mut text = Vec::new();
+        if format != Format::Ndjson {
             text.extend_from_slice(format!("retry: {retry}\n").as_bytes());
             if let Some(cursor) = self.cursor(connection) {
                 text.extend_from_slice(format!("id: {cursor}\n").as_bytes());
@@ -45,17 +46,21 @@ impl Shard {
             let hello = serde_json::json!({
                 "id": &*connection.id, "subject": connection.subject.as_deref(), "channels": channels, "retry": retry,
             });
-            text.extend_from_slice(&special(connection.format, &connection.id, "connected", &hello.to_string()));
+            text.extend_from_slice(&special(format, &connection.id, "connected", &hello.to_string()));
         }
+        let mut bytes = Vec::from(&connection.head[..]);
+        self.open_stream(wire, &mut bytes);
+        self.encode_text(key, wire, &text, &mut bytes);
+        self.count_stream(wire, 1);
         let connection = &mut self.connections[key.index as usize];
         connection.head = Bytes::new();
-        connection.unsent = text.into();
+        connection.unsent = bytes.into();
     }
 
     /// Where the client stands, now that more of it is known.
     pub(super) fn write_id(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key.index as usize) else { return };
-        if connection.format == Format::Ndjson {
+        if connection.wire.format() == Format::Ndjson {
             return;
         }
         if let Some(cursor) = self.cursor(connection) {
@@ -64,9 +69,10 @@ impl Shard {
     }
 
     fn append_unsent(&mut self, key: Key, text: &[u8]) {
-        if let Some(connection) = self.connection(key) {
-            connection.unsent = [&connection.unsent[..], text].concat().into();
-        }
+        let Some(connection) = self.connection(key) else { return };
+        let (wire, mut bytes) = (connection.wire, connection.unsent.to_vec());
+        self.encode_text(key, wire, text, &mut bytes);
+        self.connections[key.index as usize].unsent = bytes.into();
     }
 
     pub(super) fn write_heartbeat(&mut self, key: Key) {
@@ -75,7 +81,7 @@ impl Shard {
             // It has bytes to take, and does not.
             return;
         }
-        let text = match (connection.format, connection.heartbeat) {
+        let text = match (connection.wire.format(), connection.heartbeat) {
             // A blank before the next object is no line, and keeps proxies from giving up.
             (Format::Ndjson, _) => Bytes::from_static(b" "),
             (_, Heartbeat::Comment) => Bytes::from_static(b": hb\n\n"),
@@ -89,15 +95,20 @@ impl Shard {
     pub(super) fn write_goodbye(&mut self, key: Key) {
         let retry = format!("retry: {}\n\n", self.retry_ms());
         let Some(connection) = self.connections.get(key.index as usize) else { return };
-        let text = match connection.stage {
-            Stage::Starting(_) => [&connection.head[..], retry.as_bytes()].concat(),
-            Stage::Open if connection.format == Format::Ndjson => Vec::new(),
-            Stage::Open => retry.into_bytes(),
-        };
+        let wire = connection.wire;
+        let mut bytes = Vec::new();
+        if matches!(connection.stage, Stage::Starting(_)) {
+            bytes.extend_from_slice(&connection.head);
+            self.open_stream(wire, &mut bytes);
+            self.encode_text(key, wire, retry.as_bytes(), &mut bytes);
+        } else if wire.format() != Format::Ndjson {
+            self.encode_text(key, wire, retry.as_bytes(), &mut bytes);
+        }
+        self.close_stream(key, wire, &mut bytes);
         // Whether the client gets it or not, it comes back.
         let _ = match &self.sockets[key.index as usize] {
-            Some(socket) => send(socket, &text),
-            None => offer(&self.connections, key.index as usize, &text.into()),
+            Some(socket) => send(socket, &bytes),
+            None => offer(&self.connections, key.index as usize, &bytes.into()),
         };
         if let Some(socket) = &self.sockets[key.index as usize] {
             // What was not read would turn the end into a reset, which may overtake the bytes just sent.

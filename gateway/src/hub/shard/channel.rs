@@ -3,12 +3,15 @@
 //! Places are counted from the shard's first frame of the channel and never go back; `next` of a subscriber is the
 //! first frame that it has not been sent.
 
+use super::batch::Batches;
 use crate::{
     channel::Channel,
     position::Position,
-    sse::frame::{Content, Format, Frame},
+    sse::{
+        compress::Wire,
+        frame::{Content, Frame},
+    },
 };
-use bytes::{Bytes, BytesMut};
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -20,15 +23,20 @@ pub(super) struct Subscriber {
     pub(super) connection: u32,
     /// Index of the connection's link to this channel.
     pub(super) link: u16,
-    pub(super) format: Format,
+    pub(super) wire: Wire,
     /// Not served by the shared pass: it is behind, blocked, starting, or has an id of its own.
     pub(super) aside: bool,
     pub(super) next: u64,
 }
 
+// The shared pass goes through thousands of them.
+const _: () = assert!(size_of::<Subscriber>() == 16);
+
 #[derive(Debug)]
-struct Slot {
-    frame: Arc<Frame>,
+pub(super) struct Slot {
+    pub(super) frame: Arc<Frame>,
+    /// Its block in the channel's chain goes on from that of the frame before it here.
+    pub(super) follows: bool,
     /// When it came, among all of the shard's frames.
     stamp: u64,
     /// Where a client stands that was sent this and all before it.
@@ -69,7 +77,9 @@ pub(super) struct ShardChannel {
     base_end: u64,
     /// Frames before this place belong to another history: nobody may resume among them.
     line: u64,
-    batches: Vec<(u64, Format, Bytes)>,
+    /// The number of the newest frame, which the ring may hold no longer.
+    newest: Option<u64>,
+    pub(super) batches: Batches,
 }
 
 /// What a frame is counted with towards an outbox: near its size on the wire.
@@ -95,7 +105,8 @@ impl ShardChannel {
             base: Position::default(),
             base_end: 0,
             line: 0,
-            batches: Vec::new(),
+            newest: None,
+            batches: Batches::default(),
         }
     }
 
@@ -151,6 +162,7 @@ impl ShardChannel {
         self.line = self.first;
         self.ring.clear();
         self.batches.clear();
+        self.newest = None;
         self.base = base;
         self.positioned = positioned;
         self.attached = true;
@@ -169,7 +181,9 @@ impl ShardChannel {
             self.line = self.head();
         }
         let end = end + size(&frame);
-        self.ring.push_back(Slot { frame, stamp, stands, end });
+        let before = std::mem::replace(&mut self.newest, frame.nth());
+        let follows = before.is_some_and(|before| self.newest == Some(before + 1));
+        self.ring.push_back(Slot { frame, follows, stamp, stands, end });
         self.batches.clear();
     }
 
@@ -211,37 +225,18 @@ impl ShardChannel {
         self.batches.clear();
     }
 
-    /// All frames from `place` on as one run of bytes, made once for all who stand there.
-    pub(super) fn batch(&mut self, place: u64, format: Format) -> Bytes {
-        if let Some((.., bytes)) = self.batches.iter().find(|(from, of, _)| (*from, *of) == (place, format)) {
-            return bytes.clone();
-        }
+    /// What is held from `place` on.
+    pub(super) fn slots(&self, place: u64) -> impl Iterator<Item = &Slot> {
         let start = usize::try_from(place.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        let mut frames = self.ring.range(start.min(self.ring.len())..).map(|slot| slot.frame.bytes(format));
-        let bytes = match (frames.next(), frames.next()) {
-            (None, _) => Bytes::new(),
-            (Some(only), None) => only.clone(),
-            (Some(one), Some(two)) => {
-                let mut all = BytesMut::from(&one[..]);
-                all.extend_from_slice(two);
-                frames.for_each(|more| all.extend_from_slice(more));
-                all.freeze()
-            }
-        };
-        // Few stand anywhere else than at the last head.
-        if self.batches.len() >= 4 {
-            self.batches.remove(0);
-        }
-        self.batches.push((place, format, bytes.clone()));
-        bytes
+        self.ring.range(start.min(self.ring.len())..)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Event;
-    use crate::sse::frame::GapReason;
+    use crate::{event::Event, sse::frame::GapReason};
+    use bytes::Bytes;
 
     fn news() -> Channel {
         Channel::new("news").expect("a name")
@@ -298,14 +293,5 @@ mod tests {
         assert_eq!(ring.locate(Position::new(40, 4)), None);
         assert_eq!(ring.locate(after), Some(6));
         assert_eq!(ring.last(), after);
-    }
-
-    #[test]
-    fn a_batch_is_all_that_waits() {
-        let mut ring = ring(1..=3);
-        let all = [entry(2).bytes(Format::Sse).clone(), entry(3).bytes(Format::Sse).clone()].concat();
-        assert_eq!(ring.batch(1, Format::Sse), all);
-        ring.push(entry(4), 0);
-        assert_eq!(ring.batch(3, Format::Sse), entry(4).bytes(Format::Sse));
     }
 }

@@ -9,10 +9,7 @@ use crate::{
     },
     metrics::Reason,
     position::Position,
-    sse::{
-        frame::{Format, Frame},
-        outbox::Outbox,
-    },
+    sse::{compress::Wire, frame::Frame, outbox::Outbox},
 };
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -91,7 +88,7 @@ pub(super) struct Connection {
     pub(super) subject: Option<Arc<str>>,
     pub(super) outlet: Outlet,
     pub(super) head: Bytes,
-    pub(super) format: Format,
+    pub(super) wire: Wire,
     pub(super) heartbeat: Heartbeat,
     pub(super) greeting: Greeting,
     pub(super) links: SmallVec<[Link; 2]>,

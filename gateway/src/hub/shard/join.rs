@@ -28,7 +28,7 @@ impl Shard {
             subscribers.push(Subscriber {
                 connection: key.index,
                 link: u16::try_from(connection.links.len()).unwrap_or(u16::MAX),
-                format: connection.format,
+                wire: connection.wire,
                 aside: true,
                 next: u64::MAX,
             });
@@ -115,6 +115,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key.index as usize) else { return };
         let link = &mut connection.links[nth];
         let Progress::Replay(reading) = &mut link.progress else { return };
+        self.streams[key.index as usize].leave_chain();
         let in_vain = reading.empty;
         **reading = Reading { asked: true, ..Reading::default() };
         let channel = &mut self.channels[link.channel as usize];
@@ -253,6 +254,7 @@ impl Shard {
                 let key = connection.key;
                 let link = &mut connection.links[usize::from(nth)];
                 if let (Progress::Live, Some(stands)) = (&link.progress, stands) {
+                    self.streams[key.index as usize].leave_chain();
                     link.at = stands;
                     link.progress = Progress::Replay(Box::default());
                     self.serve_alone(key);

@@ -3,10 +3,16 @@
 //! Those in step get the same bytes, so the pass touches their place, their socket and nothing else. Whoever is aside
 //! (behind, blocked, just starting, or with an id of its own) is served from its links, oldest frame first.
 
-use super::{connection::Outlet, *};
+use super::{
+    batch::{Batch, Which},
+    connection::Outlet,
+    encode::Sent,
+    *,
+};
 use crate::{
     position::Position,
     sse::{
+        compress::{Encoding, Wire},
         cursor::CursorWriter,
         frame::{Format, Parts},
     },
@@ -82,6 +88,27 @@ impl Tally {
     }
 }
 
+/// What compressed streams were sent, by encoding: plain bytes, and what they became.
+#[derive(Default)]
+struct Compressed([(u64, u64); 3]);
+
+impl Compressed {
+    fn add(&mut self, wire: Wire, batch: &Batch) {
+        let (plain, bytes) = &mut self.0[wire.encoding() as usize];
+        *plain += batch.plain_bytes;
+        *bytes += batch.bytes.len() as u64;
+    }
+
+    fn count(&self, metrics: &crate::metrics::Metrics) {
+        for encoding in Encoding::COMPRESSED {
+            let (plain, bytes) = self.0[encoding as usize];
+            if plain > 0 {
+                metrics.count_compressed(encoding, plain, bytes);
+            }
+        }
+    }
+}
+
 impl Shard {
     /// Writes all that this turn has brought.
     pub(super) fn write_all(&mut self) {
@@ -146,13 +173,16 @@ impl Shard {
         let start = channel.pass.at;
         let mut stopped_at = None;
         let mut subscribers = std::mem::take(&mut channel.subscribers);
-        let mut batch = (u64::MAX, Format::Sse, Bytes::new());
+        let mut which = Which { place: u64::MAX, wire: Wire::from(Format::Sse), in_step: false };
+        let mut batch = Batch::default();
         let mut tally = Tally::default();
         let mut needed = channel.pass.needed.min(head);
         let mut sent_bytes = 0;
         let mut served = 0;
+        let mut compressed = Compressed::default();
         let (mut alone, mut cut_short, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-        for (nth, subscriber) in subscribers.iter_mut().enumerate().skip(start) {
+        for nth in start..subscribers.len() {
+            let subscriber = subscribers[nth];
             if subscriber.next >= head {
                 continue;
             }
@@ -167,19 +197,28 @@ impl Shard {
                 alone.push(subscriber.connection);
                 continue;
             }
-            if (batch.0, batch.1) != (subscriber.next, subscriber.format) {
-                tally.count(&self.hub.metrics);
-                tally = Tally::of(channel, subscriber.next);
-                batch = (subscriber.next, subscriber.format, channel.batch(subscriber.next, subscriber.format));
+            let Subscriber { next: place, wire, .. } = subscriber;
+            let in_step = wire.is_compressed() && self.streams[connection].is_in_step_with(index);
+            if which != (Which { place, wire, in_step }) {
+                if which.place != place {
+                    tally.count(&self.hub.metrics);
+                    tally = Tally::of(channel, place);
+                }
+                which = Which { place, wire, in_step };
+                let nobody_in_step = || {
+                    let mut others = subscribers.iter().filter(|other| other.wire == wire && !other.aside);
+                    !others.any(|other| self.streams[other.connection as usize].is_in_step_with(index))
+                };
+                batch = channel.batch(which, nobody_in_step, &mut self.compressors);
             }
-            let bytes = &batch.2;
+            let bytes = &batch.bytes;
             let sent = match &self.sockets[connection] {
                 Some(socket) => send(socket, bytes),
                 None => offer(&self.connections, connection, bytes),
             };
             match sent {
                 Ok(sent) => {
-                    subscriber.next = head;
+                    subscribers[nth].next = head;
                     sent_bytes += sent as u64;
                     if sent < bytes.len() {
                         cut_short.push((subscriber.connection, bytes.slice(sent..)));
@@ -187,11 +226,16 @@ impl Shard {
                 }
                 Err(Gone) => gone.push(subscriber.connection),
             }
+            if wire.is_compressed() {
+                self.streams[connection].go_on(index, &batch);
+                compressed.add(wire, &batch);
+            }
             tally.writes += 1;
             if tally.writes == CLOCK_EVERY {
                 tally.count(&self.hub.metrics);
             }
         }
+        compressed.count(&self.hub.metrics);
         tally.count(&self.hub.metrics);
         self.hub.metrics.bytes_sent.inc_by(sent_bytes);
         let tail_bytes = self.tail_bytes();
@@ -259,21 +303,29 @@ impl Shard {
     /// Writes what a connection has not been sent, as far as its socket takes it and its turn lasts.
     fn serve(&mut self, key: Key) {
         let Some(connection) = self.connection(key) else { return };
+        let wire = connection.wire;
         connection.queued = false;
         if matches!(connection.stage, Stage::Starting(_)) || !self.write_unsent(key) {
             return;
         }
         let mut chunk = std::mem::take(&mut self.scratch);
+        let mut frames = Vec::new();
         let mut written = 0;
         loop {
             chunk.clear();
-            while chunk.len() < CHUNK_BYTES && self.append_next(key, &mut chunk) {}
+            frames.clear();
+            while chunk.len() < CHUNK_BYTES
+                && let Some(sent) = self.append_next(key, &mut chunk)
+            {
+                frames.push(sent);
+            }
             if chunk.is_empty() {
                 break;
             }
             written += chunk.len();
+            let bytes = self.encode_frames(key, wire, &chunk, &frames);
             if let Some(connection) = self.connection(key) {
-                connection.unsent = Bytes::copy_from_slice(&chunk);
+                connection.unsent = bytes;
             }
             if !self.write_unsent(key) {
                 break;
@@ -287,9 +339,9 @@ impl Shard {
         self.set_aside(key);
     }
 
-    /// Appends the oldest frame that a connection has not been sent; answers whether there was one.
-    fn append_next(&mut self, key: Key, chunk: &mut Vec<u8>) -> bool {
-        let Some(connection) = self.connection(key) else { return false };
+    /// Appends the oldest frame that a connection has not been sent, and answers it, if there is one.
+    fn append_next(&mut self, key: Key, chunk: &mut Vec<u8>) -> Option<Sent> {
+        let connection = self.connection(key)?;
         let mut oldest: Option<(usize, Age, Arc<Frame>)> = None;
         for nth in 0..connection.links.len() {
             if let Some((age, frame)) = self.next_of(key, nth)
@@ -298,23 +350,26 @@ impl Shard {
                 oldest = Some((nth, age, frame));
             }
         }
-        let Some((nth, _, frame)) = oldest else { return false };
+        let (nth, _, frame) = oldest?;
         self.advance(key, nth, &frame);
         let metrics = &self.hub.metrics;
         match frame.content() {
             Content::Event(_) => metrics.messages.inc(),
             Content::Gap { reason, .. } => metrics.gaps.with_label_values(&[reason.as_str()]).inc(),
         }
-        let Some(connection) = self.connections.get(key.index as usize) else { return false };
-        if frame.at().is_some() && self.has_own_id(connection) {
-            let Parts { before_id, after_id } = frame.parts(connection.format);
+        let connection = self.connections.get(key.index as usize)?;
+        let format = connection.wire.format();
+        let own_id =
+            (frame.at().is_some() && self.has_own_id(connection)).then(|| self.cursor(connection).unwrap_or_default());
+        if let Some(id) = &own_id {
+            let Parts { before_id, after_id } = frame.parts(format);
             chunk.extend_from_slice(&before_id);
-            chunk.extend_from_slice(self.cursor(connection).unwrap_or_default().as_bytes());
+            chunk.extend_from_slice(id.as_bytes());
             chunk.extend_from_slice(&after_id);
         } else {
-            chunk.extend_from_slice(frame.bytes(connection.format));
+            chunk.extend_from_slice(frame.bytes(format));
         }
-        true
+        Some(Sent { frame, own_id })
     }
 
     /// The next frame of one link, after whatever has to happen before there can be one.
