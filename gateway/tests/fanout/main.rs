@@ -1,0 +1,98 @@
+//! Many subscribers of one shard: nobody is left out of a pass that takes several turns, and nobody waits for one.
+
+mod crowd;
+
+use crowd::{Crowd, take};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
+
+const MANY: usize = 3_000;
+
+/// Notes the place of a subscriber among all who are given something.
+#[derive(Default)]
+struct Turn {
+    count: Arc<AtomicUsize>,
+    place: AtomicUsize,
+}
+
+impl Wake for Turn {
+    fn wake(self: Arc<Self>) {
+        self.place.store(self.count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..3000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_with_one_subscriber_does_not_wait_for_one_with_thousands() {
+    let crowd = Crowd::new();
+    let mut many = Vec::new();
+    for _ in 0..MANY {
+        many.push(crowd.subscribe("many").await);
+    }
+    let mut one = crowd.subscribe("one").await;
+    let count = Arc::new(AtomicUsize::new(0));
+    let turn = || Arc::new(Turn { count: Arc::clone(&count), ..Turn::default() });
+    for body in &mut many {
+        let waker = Waker::from(turn());
+        assert!(take(body, &mut Context::from_waker(&waker)).is_none());
+    }
+    let noted = turn();
+    let waker = Waker::from(Arc::clone(&noted));
+    assert!(take(&mut one, &mut Context::from_waker(&waker)).is_none());
+
+    crowd.publish(&["many", "one"], b"to both").await;
+    until("everybody is given it", || count.load(Ordering::SeqCst) == MANY + 1).await;
+    let place = noted.place.load(Ordering::SeqCst);
+    assert!(place < MANY / 2, "{place} of {MANY}");
+    crowd.hub.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_stay_get_every_event_while_others_leave_in_the_middle_of_a_pass() {
+    let crowd = Crowd::new();
+    let mut bodies = Vec::new();
+    for _ in 0..MANY {
+        bodies.push((crowd.subscribe("many").await, Vec::new()));
+    }
+    let mut published = 0;
+    let read = |bodies: &mut Vec<(_, Vec<u8>)>| {
+        let mut context = Context::from_waker(Waker::noop());
+        for (body, got) in bodies {
+            while let Some(bytes) = take(body, &mut context) {
+                got.extend_from_slice(&bytes);
+            }
+        }
+    };
+    for _ in 0..20 {
+        crowd.publish(&["many"], b"x").await;
+        published += 1;
+        // The places of those who leave are taken by the last ones, who may not have been served yet.
+        for _ in 0..40 {
+            bodies.swap_remove(fastrand::usize(..bodies.len()));
+        }
+        read(&mut bodies);
+    }
+    let events = |got: &[u8]| got.split(|&b| b == b'\n').filter(|line| *line == b"data: x").count();
+    until("everybody has every event", || {
+        read(&mut bodies);
+        bodies.iter().all(|(_, got)| events(got) >= published)
+    })
+    .await;
+    assert!(bodies.iter().all(|(_, got)| events(got) == published));
+    crowd.hub.stop();
+}
