@@ -7,7 +7,10 @@ use reqwest::{Url, header::HeaderValue};
 use sluice_gateway::channel::Channel;
 use std::{path::PathBuf, time::Duration};
 
+mod bench;
 mod examples;
+
+pub use bench::{BenchCommand, FloorArgs, RunArgs, ServerArgs};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
@@ -31,6 +34,12 @@ pub enum Command {
     /// Print how many connections and subscribers there are
     #[command(after_help = examples::STATS)]
     Stats(StatsArgs),
+    /// Measure an SSE server, Sluice or any other
+    #[command(after_help = examples::BENCH)]
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Prepare a Redis
     #[command(after_help = examples::REDIS)]
     Redis {
@@ -165,7 +174,7 @@ impl Cli {
     /// shell with both variables set can still choose.
     ///
     /// # Errors
-    /// When the arguments name both a gateway and Redis.
+    /// When the arguments name both a gateway and Redis, or contradict each other.
     pub fn settle(mut self, matches: &ArgMatches) -> Result<Self, clap::Error> {
         if let (Command::Publish(publish), Some(("publish", given))) = (&mut self.command, matches.subcommand()) {
             let by_hand = |name| given.value_source(name) == Some(ValueSource::CommandLine);
@@ -177,6 +186,11 @@ impl Cli {
                 (true, false) => publish.redis = None,
                 (false, _) => publish.redis = publish.redis.take().filter(|url| !url.is_empty()),
             }
+        }
+        if let Command::Bench { command } = &self.command
+            && let Some(message) = command.contradiction()
+        {
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
         Ok(self)
     }

@@ -11,12 +11,14 @@
 //! - [`mod@redis`]: the function library in Redis.
 //! - [`tail`]: a stream, reconnected as EventSource does → lines.
 //! - [`stats`]: counts → a table.
+//! - [`bench`]: load for any SSE server, checked and measured.
 //!
 //! Results go to stdout, everything about them to stderr. Nothing is written to stdout by a command that failed before
 //! it had a result, and whoever closes our stdout early is not complained to.
 
 pub mod args;
 mod backoff;
+pub mod bench;
 mod duration;
 pub mod exit;
 pub mod gateway;
@@ -41,6 +43,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Publish(publish) => publish::run(publish).await,
         Command::Tail(tail) => tail::run(tail).await,
         Command::Stats(stats) => stats::run(stats).await,
+        Command::Bench { command } => bench::run(command).await,
         Command::Redis { command: RedisCommand::Install(install) } => redis::install(install).await,
         Command::Completions { shell } => {
             // Into memory first: `generate` panics where its writer fails, and a closed pipe is no reason to.

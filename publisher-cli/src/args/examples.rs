@@ -39,6 +39,35 @@ Examples:
   sluice stats news orders.eu
   sluice stats --json | jq .connections.cluster";
 
+pub(super) const BENCH: &str = "\
+Examples:
+  sluice bench run -n 1000                      1,000 streams of one channel
+  sluice bench floor --listen 127.0.0.1:8090    the least that a server can cost
+
+`sluice help bench COMMAND` has more of them.";
+
+pub(super) const BENCH_RUN: &str = "\
+Examples:
+  sluice bench run -n 10000 --pid gateway=$(pidof sluice-gateway)
+  sluice bench run -n 5000 --channels 5000 --rate 3000 --duration 30s
+  sluice bench run -n 10000 --idle --pid 4711
+  sluice bench run -n 1000 --url 'http://127.0.0.1:8090/sub?id={channel}' \\
+      --publish-url 'http://127.0.0.1:8090/pub?id={channel}' --outstanding 50
+  sluice bench run --url 'http://127.0.0.1:8000/sse?ch={channel}' \\
+      --publish-url http://127.0.0.1:8000/api/publish \\
+      --publish-body '{\"channel\":\"{channel}\",\"data\":{json}}'
+
+Every delivery is checked. Exit codes: 0 all came once and in order, 1 not so, or
+not all was opened and published (stderr says what), 2 usage.";
+
+pub(super) const BENCH_FLOOR: &str = "\
+Examples:
+  taskset -c 0 sluice bench floor --listen 127.0.0.1:8090
+  taskset -c 1 sluice bench run --url http://127.0.0.1:8090/ -n 10000
+
+Every GET is a stream, and what anything else brings goes to all of them. Prints
+its address when it is ready, and ends with SIGTERM.";
+
 pub(super) const REDIS: &str = "\
 Examples:
   sluice redis install

@@ -1,0 +1,307 @@
+//! Publishing: when the next event falls due, and the kept-alive connections that carry it.
+
+use super::{
+    super::{
+        latency::Latency,
+        response::{Piece, Response},
+        stamp::Stamp,
+        template::Values,
+    },
+    Engine, FIRST_PUBLISHER, PublishTarget,
+    connect::start_connect,
+};
+use mio::{Interest, Token, event::Event, net::TcpStream};
+use rustix::io::Errno;
+use std::{io, mem, ops::Range};
+
+/// When events go out.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::bench) enum Pace {
+    /// So many a second, whatever becomes of them: an event's latency counts from when it was to be sent.
+    Rate(f64),
+    /// The next when fewer than so many are on their way to some stream.
+    Outstanding(u64),
+}
+
+/// Events for some channels in turn.
+#[derive(Debug)]
+pub(in crate::bench) struct Traffic {
+    pub(in crate::bench) group: u8,
+    pub(in crate::bench) channels: Range<u32>,
+    pub(in crate::bench) pace: Pace,
+    /// When it began.
+    pub(in crate::bench) began: u64,
+    /// So many events have gone out.
+    pub(in crate::bench) sent: u64,
+    /// No event goes out that has this number or falls due after this time.
+    pub(in crate::bench) last: u64,
+    pub(in crate::bench) until: u64,
+    /// What the group had completed when this began.
+    pub(in crate::bench) completed_before: u64,
+}
+
+/// How publishing went.
+#[derive(Debug)]
+pub(in crate::bench) struct PublishFigures {
+    pub(in crate::bench) accepted: u64,
+    pub(in crate::bench) failed: u64,
+    pub(in crate::bench) first_failure: Option<String>,
+    /// From the request to its answer.
+    pub(in crate::bench) answer: Latency,
+    /// How late requests went out.
+    pub(in crate::bench) lag: Latency,
+}
+
+#[derive(Debug)]
+struct Publisher {
+    socket: TcpStream,
+    response: Response,
+    held: Vec<u8>,
+    status: Option<u16>,
+    request: Vec<u8>,
+    written: usize,
+    /// The event on its way, and when it was sent.
+    current: Option<(u32, u32, u64)>,
+    closes: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Publishers {
+    target: PublishTarget,
+    /// By token; `None` where there is no connection now.
+    all: Vec<Option<Publisher>>,
+    idle: Vec<usize>,
+    free: Vec<usize>,
+    pub(super) figures: PublishFigures,
+    data: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Publishers {
+    pub(super) fn new(target: PublishTarget) -> io::Result<Self> {
+        let (answer, lag) = (Latency::new()?, Latency::new()?);
+        let figures = PublishFigures { accepted: 0, failed: 0, first_failure: None, answer, lag };
+        let (all, idle, free, data, body) = Default::default();
+        Ok(Self { target, all, idle, free, figures, data, body })
+    }
+
+    fn can_send(&self) -> bool {
+        !self.idle.is_empty() || !self.free.is_empty() || self.all.len() < self.target.connections
+    }
+}
+
+impl PublishFigures {
+    /// Begins to count anew.
+    pub(in crate::bench) fn clear(&mut self) {
+        (self.accepted, self.failed, self.first_failure) = (0, 0, None);
+        self.answer.clear();
+        self.lag.clear();
+    }
+}
+
+impl Traffic {
+    /// When the next event is due; never if there is none, or not before another one is through.
+    fn due(&self, completed: u64, now: u64) -> u64 {
+        if self.sent >= self.last || now >= self.until {
+            return u64::MAX;
+        }
+        let due = match self.pace {
+            Pace::Rate(rate) => self.began + (self.sent as f64 / rate * 1e9) as u64,
+            Pace::Outstanding(most) if self.outstanding(completed) < most => now,
+            Pace::Outstanding(_) => u64::MAX,
+        };
+        if due >= self.until { u64::MAX } else { due }
+    }
+
+    /// How many are on their way, of a group that has completed so many.
+    pub(in crate::bench) fn outstanding(&self, completed: u64) -> u64 {
+        self.sent.saturating_sub(completed - self.completed_before)
+    }
+}
+
+impl Engine {
+    /// Publishes what is due, and gives the time of the next event.
+    pub(super) fn publish_due(&mut self) -> io::Result<u64> {
+        let mut next = u64::MAX;
+        for index in 0..self.traffic.len() {
+            loop {
+                let traffic = &mut self.traffic[index];
+                let completed = self.ledger.groups[usize::from(traffic.group)].completed;
+                let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                let due = traffic.due(completed, now);
+                if due > now {
+                    next = next.min(due);
+                    break;
+                }
+                if !self.publishers.can_send() {
+                    // An answer will wake us.
+                    break;
+                }
+                let count = u64::from(traffic.channels.end - traffic.channels.start);
+                let channel = traffic.channels.start + (traffic.sent % count) as u32;
+                traffic.sent += 1;
+                self.publish(channel, due, now)?;
+            }
+        }
+        Ok(next)
+    }
+
+    fn publish(&mut self, channel: u32, due: u64, now: u64) -> io::Result<()> {
+        let number = self.ledger.checker.sent(channel, now);
+        let Publishers { target, data, body, figures, .. } = &mut self.publishers;
+        figures.lag.record(now - due);
+        data.clear();
+        target.payload.write(&self.ledger.stamps, Stamp { channel, number, time: due }, data);
+        let values = Values { channel: &self.names[channel as usize], number: number as usize, data };
+        body.clear();
+        target.body.render(values, body);
+        let mut request = mem::take(&mut self.request);
+        request.clear();
+        target.target.begin(&target.method, values, &mut request);
+        target.headers.iter().for_each(|header| header.write(&mut request));
+        request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+        request.extend_from_slice(body);
+        let index = self.idle_publisher()?;
+        if let Some(publisher) = &mut self.publishers.all[index] {
+            mem::swap(&mut publisher.request, &mut request);
+            publisher.written = 0;
+            publisher.current = Some((channel, number, now));
+        }
+        self.request = request;
+        self.write_request(index);
+        Ok(())
+    }
+
+    fn idle_publisher(&mut self) -> io::Result<usize> {
+        if let Some(index) = self.publishers.idle.pop() {
+            return Ok(index);
+        }
+        let index = self.publishers.free.pop().unwrap_or(self.publishers.all.len());
+        let mut socket = start_connect(self.publishers.target.address, None)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut socket, Token(FIRST_PUBLISHER + index), interest)?;
+        let publisher = Publisher {
+            socket,
+            response: Response::START,
+            held: Vec::new(),
+            status: None,
+            request: Vec::new(),
+            written: 0,
+            current: None,
+            closes: false,
+        };
+        if index == self.publishers.all.len() {
+            self.publishers.all.push(None);
+        }
+        self.publishers.all[index] = Some(publisher);
+        Ok(index)
+    }
+
+    /// Whether no request is on its way.
+    pub(in crate::bench) fn all_answered(&self) -> bool {
+        self.publishers.all.iter().flatten().all(|publisher| publisher.current.is_none())
+    }
+
+    pub(super) fn publisher_ready(&mut self, index: usize, event: &Event) -> io::Result<()> {
+        if event.is_writable() {
+            self.write_request(index);
+        }
+        if event.is_readable() || event.is_error() {
+            self.read_answer(index);
+        }
+        Ok(())
+    }
+
+    fn write_request(&mut self, index: usize) {
+        let Some(publisher) = &mut self.publishers.all[index] else { return };
+        while publisher.written < publisher.request.len() {
+            match rustix::io::write(&publisher.socket, &publisher.request[publisher.written..]) {
+                Ok(count) => publisher.written += count,
+                Err(Errno::INTR) => {}
+                // Not connected yet looks like this as well, or like the next one.
+                Err(Errno::AGAIN | Errno::NOTCONN) => return,
+                Err(error) => return self.publisher_gone(index, &error.to_string()),
+            }
+        }
+    }
+
+    fn read_answer(&mut self, index: usize) {
+        loop {
+            let Some(publisher) = &mut self.publishers.all[index] else { return };
+            let count = match rustix::io::read(&publisher.socket, &mut self.buffer[..]) {
+                Ok(0) if publisher.status.is_some() && publisher.response.may_end_here() => {
+                    publisher.closes = true;
+                    self.answered(index);
+                    return;
+                }
+                Ok(0) => return self.publisher_gone(index, "the server closed the connection"),
+                Ok(count) => count,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN | Errno::NOTCONN) => return,
+                Err(error) => return self.publisher_gone(index, &error.to_string()),
+            };
+            let mut bytes = &self.buffer[..count];
+            let mut is_complete = false;
+            loop {
+                match publisher.response.next(&mut publisher.held, &mut bytes) {
+                    Ok(Some(Piece::Head(head))) => {
+                        publisher.status = Some(head.status);
+                        publisher.closes |= head.closes;
+                    }
+                    Ok(Some(Piece::Body(_))) => {}
+                    Ok(Some(Piece::End)) => is_complete = true,
+                    Ok(None) => break,
+                    Err(_) => return self.publisher_gone(index, "the answer is not HTTP/1.1"),
+                }
+            }
+            if is_complete {
+                self.answered(index);
+            }
+        }
+    }
+
+    /// An answer is complete: its event's fate is known, and the connection is free.
+    fn answered(&mut self, index: usize) {
+        let Some(publisher) = &mut self.publishers.all[index] else { return };
+        let status = publisher.status.take().unwrap_or(0);
+        publisher.response = Response::START;
+        if let Some((channel, number, sent)) = publisher.current.take() {
+            let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let figures = &mut self.publishers.figures;
+            figures.answer.record(now - sent);
+            if (200..300).contains(&status) {
+                figures.accepted += 1;
+                self.ledger.checker.accepted(channel, number, now, status != 202);
+            } else {
+                figures.failed += 1;
+                figures.first_failure.get_or_insert_with(|| format!("HTTP {status}"));
+                self.ledger.refused(channel, number);
+            }
+        }
+        if publisher.closes {
+            self.drop_publisher(index);
+        } else {
+            self.publishers.idle.push(index);
+        }
+    }
+
+    fn publisher_gone(&mut self, index: usize, reason: &str) {
+        let Some(publisher) = &mut self.publishers.all[index] else { return };
+        match publisher.current.take() {
+            Some((channel, number, _)) => {
+                let figures = &mut self.publishers.figures;
+                figures.failed += 1;
+                figures.first_failure.get_or_insert_with(|| reason.to_owned());
+                self.ledger.refused(channel, number);
+            }
+            // Kept alive no longer, which is the server's right.
+            None => self.publishers.idle.retain(|&idle| idle != index),
+        }
+        self.drop_publisher(index);
+    }
+
+    fn drop_publisher(&mut self, index: usize) {
+        self.publishers.all[index] = None;
+        self.publishers.free.push(index);
+    }
+}

@@ -1,0 +1,134 @@
+//! One stream as it is read: HTTP, then event stream lines, then stamps.
+
+use super::{
+    ledger::Ledger,
+    lines::{Line, Lines},
+    response::{Encoding, Head, Piece, Response},
+    stamp::Stamp,
+};
+
+/// Why a stream has ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the server closed it")]
+    Closed,
+    #[error("it was answered {0}")]
+    Status(u16),
+    #[error("it was answered with something other than text/event-stream")]
+    NoEventStream,
+    #[error("its encoding is none that was asked for")]
+    Encoding,
+    #[error("what came is not HTTP/1.1, or no event stream")]
+    Malformed,
+    #[error("{0}")]
+    Socket(std::io::ErrorKind),
+}
+
+/// A stream's place in everything. Some tens of bytes, as there are tens of thousands; what is larger is kept only
+/// while an event is cut.
+#[derive(Debug)]
+pub(super) struct Reader {
+    channel: u32,
+    /// The place in the channel's order of the event that comes next.
+    next: u32,
+    response: Response,
+    lines: Lines,
+    is_open: bool,
+    partial: Option<Box<Partial>>,
+}
+
+/// What has come of a head, or of an event, that is not whole yet.
+#[derive(Debug, Default)]
+pub(super) struct Partial {
+    bytes: Vec<u8>,
+    stamps: Vec<Stamp>,
+    has_data: bool,
+}
+
+impl Partial {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.stamps.is_empty() && !self.has_data
+    }
+}
+
+impl Reader {
+    pub(super) fn new(channel: u32) -> Self {
+        let (response, lines) = (Response::START, Lines::default());
+        Self { channel, next: 0, response, lines, is_open: false, partial: None }
+    }
+
+    pub(super) fn channel(&self) -> u32 {
+        self.channel
+    }
+
+    pub(super) fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// The head has come, and it is that of an event stream.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Takes bytes that came at this time. `spare` is empty before and after, and saves making a new one.
+    pub(super) fn take(
+        &mut self,
+        stream: u32,
+        mut bytes: &[u8],
+        at: u64,
+        ledger: &mut Ledger,
+        spare: &mut Box<Partial>,
+    ) -> Result<(), Ended> {
+        if let Some(partial) = self.partial.take() {
+            *spare = partial;
+        }
+        while let Some(piece) = self.response.next(&mut spare.bytes, &mut bytes).map_err(|_| Ended::Malformed)? {
+            match piece {
+                Piece::Head(head) => self.open(head)?,
+                Piece::Body(body) => self.body(stream, body, at, ledger, spare)?,
+                Piece::End => return Err(Ended::Closed),
+            }
+        }
+        if !spare.is_empty() {
+            self.partial = Some(std::mem::take(spare));
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, head: Head) -> Result<(), Ended> {
+        match head {
+            Head { status: 200, is_event_stream: true, encoding: Encoding::Identity, .. } => self.is_open = true,
+            Head { status: 200, is_event_stream: true, .. } => return Err(Ended::Encoding),
+            Head { status: 200, .. } => return Err(Ended::NoEventStream),
+            Head { status, .. } => return Err(Ended::Status(status)),
+        }
+        Ok(())
+    }
+
+    fn body(
+        &mut self,
+        stream: u32,
+        body: &[u8],
+        at: u64,
+        ledger: &mut Ledger,
+        partial: &mut Partial,
+    ) -> Result<(), Ended> {
+        let Self { channel, next, lines, .. } = self;
+        let Partial { bytes, stamps, has_data } = partial;
+        ledger.body_bytes += body.len() as u64;
+        let taken = lines.push(bytes, body, |line| match line {
+            Line::Data(data) => {
+                *has_data = true;
+                stamps.extend(ledger.stamps.find(data));
+            }
+            Line::Id(_) => {}
+            Line::End => {
+                ledger.other_events += u64::from(std::mem::take(has_data) && stamps.is_empty());
+                for stamp in stamps.drain(..) {
+                    ledger.arrived(stream, *channel, next, stamp, at);
+                }
+            }
+        });
+        taken.map_err(|_| Ended::Malformed)
+    }
+}

@@ -1,0 +1,188 @@
+//! What a run found, as a table or as JSON. The names of the fields are what others rely on.
+
+use super::{checker::Faults, latency::Percentiles};
+use serde::Serialize;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) streams: Streams,
+    pub(super) connect: Connect,
+    /// Absent when nothing was published.
+    pub(super) traffic: Option<Traffic>,
+    pub(super) checked: Checked,
+    pub(super) processes: Vec<Process>,
+    pub(super) tcp_pages: TcpPages,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Streams {
+    pub(super) asked: usize,
+    pub(super) open: usize,
+    pub(super) refused: usize,
+    pub(super) cut: usize,
+    pub(super) channels: u32,
+    pub(super) first_reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Connect {
+    pub(super) seconds: f64,
+    pub(super) per_second: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Traffic {
+    pub(super) seconds: f64,
+    pub(super) events: u64,
+    pub(super) events_per_second: f64,
+    pub(super) deliveries: u64,
+    pub(super) deliveries_per_second: f64,
+    pub(super) wire_bytes_per_delivery: f64,
+    pub(super) body_bytes_per_delivery: f64,
+    /// Events that this run did not publish, heartbeats and gaps for example.
+    pub(super) other_events: u64,
+    pub(super) latency_us: Option<Percentiles>,
+    pub(super) answer_us: Option<Percentiles>,
+    pub(super) lag_us: Option<Percentiles>,
+    pub(super) publishes_failed: u64,
+    pub(super) first_failure: Option<String>,
+    /// Of one core, of this program: near 100 it is what limits.
+    pub(super) bench_cpu_percent: f64,
+}
+
+/// Over the whole run, warmup included.
+#[derive(Debug, Serialize)]
+pub(super) struct Checked {
+    pub(super) deliveries: u64,
+    pub(super) lost: u64,
+    pub(super) doubled: u64,
+    pub(super) disordered: u64,
+    pub(super) stray: u64,
+}
+
+impl Checked {
+    pub(super) fn new(deliveries: u64, faults: Faults) -> Self {
+        let Faults { lost, doubled, disordered, stray } = faults;
+        Self { deliveries, lost, doubled, disordered, stray }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Process {
+    pub(super) name: String,
+    pub(super) pid: u32,
+    pub(super) cpu_us_per_connection: Option<f64>,
+    pub(super) cpu_us_per_delivery: Option<f64>,
+    pub(super) cpu_us_per_event: Option<f64>,
+    /// Of one core, while traffic was measured.
+    pub(super) cpu_percent: Option<f64>,
+    pub(super) before: Memory,
+    pub(super) idle: Memory,
+    pub(super) after: Memory,
+    pub(super) idle_kib_per_connection: Option<f64>,
+    pub(super) after_kib_per_connection: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Memory {
+    pub(super) rss_kib: u64,
+    pub(super) anonymous_kib: u64,
+}
+
+/// Kernel memory of all TCP sockets of the machine, in pages.
+#[derive(Debug, Serialize)]
+pub(super) struct TcpPages {
+    pub(super) before: Option<u64>,
+    pub(super) idle: Option<u64>,
+    pub(super) after: Option<u64>,
+}
+
+impl Report {
+    pub(super) fn table(&self) -> String {
+        let mut table = Table::default();
+        let Streams { asked, open, refused, cut, channels, first_reason } = &self.streams;
+        table.row("streams", format!("{open} of {asked} open on {channels} channels, {refused} refused, {cut} cut"));
+        if let Some(reason) = first_reason {
+            table.row("", format!("the first that ended: {reason}"));
+        }
+        table.row("connect", format!("{:.2} s, {:.0}/s", self.connect.seconds, self.connect.per_second));
+        if let Some(traffic) = &self.traffic {
+            traffic.rows(&mut table);
+        }
+        let Checked { deliveries, lost, doubled, disordered, stray } = self.checked;
+        let stray = if stray == 0 { String::new() } else { format!(", {stray} stray") };
+        table.row(
+            "checked",
+            format!("{deliveries} deliveries: {lost} lost, {doubled} doubled, {disordered} disordered{stray}"),
+        );
+        self.processes.iter().for_each(|process| process.rows(&mut table));
+        if let TcpPages { before: Some(before), idle: Some(idle), after: Some(after) } = self.tcp_pages {
+            table.row("tcp memory", format!("{before} pages before, {idle} idle, {after} after (whole machine)"));
+        }
+        table.text
+    }
+}
+
+impl Traffic {
+    fn rows(&self, table: &mut Table) {
+        table.row(
+            "traffic",
+            format!("{} events in {:.2} s, {:.1}/s", self.events, self.seconds, self.events_per_second),
+        );
+        table.row("deliveries", format!("{}, {:.0}/s", self.deliveries, self.deliveries_per_second));
+        let (wire, body) = (self.wire_bytes_per_delivery, self.body_bytes_per_delivery);
+        table.row("bytes", format!("{wire:.1} on the wire per delivery, {body:.1} decoded"));
+        if self.other_events > 0 {
+            table.row("other events", self.other_events.to_string());
+        }
+        table.row("latency", percentiles(self.latency_us));
+        table.row("publish answer", percentiles(self.answer_us));
+        table.row("publish lag", percentiles(self.lag_us));
+        if let Some(reason) = &self.first_failure {
+            table.row("not published", format!("{}, the first: {reason}", self.publishes_failed));
+        }
+        table.row("bench CPU", format!("{:.0} % of a core", self.bench_cpu_percent));
+    }
+}
+
+impl Process {
+    fn rows(&self, table: &mut Table) {
+        let per = |value: Option<f64>, what: &str| value.map(|value| format!("{value:.2} µs per {what}"));
+        let cpu = [
+            per(self.cpu_us_per_connection, "connection"),
+            per(self.cpu_us_per_delivery, "delivery"),
+            per(self.cpu_us_per_event, "event"),
+            self.cpu_percent.map(|percent| format!("{percent:.0} % of a core")),
+        ];
+        table.row(&format!("{} CPU", self.name), cpu.into_iter().flatten().collect::<Vec<_>>().join(", "));
+        let memory = |memory: Memory| format!("{}/{}", memory.rss_kib, memory.anonymous_kib);
+        let (before, idle, after) = (memory(self.before), memory(self.idle), memory(self.after));
+        let text = format!("KiB, all/anonymous: {before} before, {idle} idle, {after} after");
+        table.row(&format!("{} memory", self.name), text);
+        if let (Some(idle), Some(after)) = (self.idle_kib_per_connection, self.after_kib_per_connection) {
+            table.row("", format!("{idle:.2} KiB per connection idle, {after:.2} after"));
+        }
+    }
+}
+
+fn percentiles(percentiles: Option<Percentiles>) -> String {
+    let ms = |us: u64| format!("{:.3}", us as f64 / 1e3);
+    percentiles.map_or_else(
+        || "-".into(),
+        |p| {
+            let [p50, p90, p99, p999, max] = [p.p50, p.p90, p.p99, p.p999, p.max].map(ms);
+            format!("ms: p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p999}, max {max}")
+        },
+    )
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    text: String,
+}
+
+impl Table {
+    fn row(&mut self, name: &str, value: String) {
+        self.text.push_str(&format!("{name:<16}  {value}\n"));
+    }
+}
