@@ -111,6 +111,8 @@ impl Engine {
         };
         self.request.clear();
         self.target.target.begin("GET", values, &mut self.request);
+        // As EventSource does: some servers know by it what is asked for. A given header comes after, and so beats it.
+        self.request.extend_from_slice(b"accept: text/event-stream\r\n");
         self.target.headers.iter().for_each(|header| header.write(&mut self.request));
         self.request.extend_from_slice(b"\r\n");
         match rustix::io::write(socket, &self.request) {
