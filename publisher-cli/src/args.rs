@@ -10,7 +10,7 @@ use std::{path::PathBuf, time::Duration};
 mod bench;
 mod examples;
 
-pub use bench::{BenchCommand, FloorArgs, RunArgs, ServerArgs};
+pub use bench::{BenchCommand, FloorArgs, ResumeArgs, RunArgs, ServerArgs};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 

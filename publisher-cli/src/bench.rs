@@ -15,19 +15,25 @@
 
 mod checker;
 mod chunked;
+mod clock;
+pub(crate) mod decoder;
 mod engine;
 mod floor;
+mod http2;
 mod latency;
 mod ledger;
 mod limits;
 mod lines;
 pub(crate) mod payload;
+mod probe;
 pub(crate) mod process;
 mod progress;
 mod reader;
 mod report;
 mod response;
+mod resume;
 mod run;
+mod session;
 pub(crate) mod stamp;
 pub(crate) mod target;
 mod template;
@@ -41,6 +47,7 @@ use crate::{args::BenchCommand, exit::Failure};
 pub async fn run(command: BenchCommand) -> Result<(), Failure> {
     match command {
         BenchCommand::Run(args) => on_thread(move || run::run(&args)).await,
+        BenchCommand::Resume(args) => on_thread(move || resume::run(&args)).await,
         BenchCommand::Floor(args) => floor::run(&args).await,
     }
 }

@@ -3,6 +3,7 @@
 use super::examples;
 use crate::{
     bench::{
+        decoder::AcceptEncoding,
         payload::{self, DataKind},
         process::Process,
         stamp,
@@ -24,6 +25,9 @@ pub enum BenchCommand {
     /// Open streams on any SSE server, publish to them, and check and measure every delivery
     #[command(after_help = examples::BENCH_RUN)]
     Run(Box<RunArgs>),
+    /// Have many clients resume missed events at once, and compare with the same events live
+    #[command(after_help = examples::BENCH_RESUME)]
+    Resume(Box<ResumeArgs>),
     /// Serve streams with one bare write() for each and nothing else: the least that a server can cost
     #[command(after_help = examples::BENCH_FLOOR)]
     Floor(FloorArgs),
@@ -73,6 +77,9 @@ pub struct ServerArgs {
     /// A process to measure, as PID or NAME=PID; may be repeated
     #[arg(long = "pid", value_name = "PID")]
     pub processes: Vec<Process>,
+    /// Ask for compressed streams, and decode them
+    #[arg(long, value_name = "ENCODING", value_enum)]
+    pub accept_encoding: Option<AcceptEncoding>,
     /// How long to wait at the end for what is outstanding
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
     pub settle: Duration,
@@ -110,6 +117,42 @@ pub struct RunArgs {
     /// Publish nothing: open the streams, hold them for --duration, and measure memory
     #[arg(long, conflicts_with = "events")]
     pub idle: bool,
+    /// Open so many more streams that are never read
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_STREAMS))]
+    pub stall: u64,
+    /// Open the streams over HTTP/2, without TLS; publishing stays HTTP/1.1
+    #[arg(long)]
+    pub http2: bool,
+    /// How many streams an HTTP/2 connection has
+    #[arg(long, value_name = "S", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(requires = "http2")]
+    pub streams_per_connection: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// How many clients resume
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=MAX_STREAMS))]
+    pub streams: u64,
+    /// How many events each has missed; the server must keep as many
+    #[arg(long, value_name = "E", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub events: u64,
+    /// How many streams watch another channel meanwhile
+    #[arg(long, value_name = "W", default_value_t = 50)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=MAX_STREAMS))]
+    pub watch: u64,
+    /// How many events per second they get
+    #[arg(long, value_name = "R", default_value_t = 50.0, value_parser = positive_rate)]
+    pub watch_rate: f64,
+    /// How long to watch before the clients resume
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration::parse)]
+    pub quiet: Duration,
+    /// How long the resuming, and the live traffic after it, may take
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
+    pub patience: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -143,6 +186,7 @@ impl BenchCommand {
     pub(super) fn contradiction(&self) -> Option<String> {
         let server = match self {
             Self::Run(run) => &run.server,
+            Self::Resume(resume) => &resume.server,
             Self::Floor(_) => return None,
         };
         let is_too_small = server.data == DataKind::Json && server.size < payload::MIN_JSON_BYTES;

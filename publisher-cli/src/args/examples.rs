@@ -42,6 +42,8 @@ Examples:
 pub(super) const BENCH: &str = "\
 Examples:
   sluice bench run -n 1000                      1,000 streams of one channel
+  sluice bench run -n 1000 --http2 --stall 10   over HTTP/2, beside 10 that never read
+  sluice bench resume -n 1000 --events 500      1,000 clients that missed 500 events
   sluice bench floor --listen 127.0.0.1:8090    the least that a server can cost
 
 `sluice help bench COMMAND` has more of them.";
@@ -59,6 +61,13 @@ Examples:
 
 Every delivery is checked. Exit codes: 0 all came once and in order, 1 not so, or
 not all was opened and published (stderr says what), 2 usage.";
+
+pub(super) const BENCH_RESUME: &str = "\
+Examples:
+  sluice bench resume -n 1000 --events 500 --pid gateway=$(pidof sluice-gateway)
+
+Publishes the events while nobody listens, opens the streams with the id from
+before them, and waits until each has all. Exit codes are those of bench run.";
 
 pub(super) const BENCH_FLOOR: &str = "\
 Examples:

@@ -23,12 +23,6 @@ pub(super) struct Faults {
     pub(super) stray: u64,
 }
 
-impl Faults {
-    pub(super) fn any(self) -> bool {
-        self != Self::default()
-    }
-}
-
 /// What an arrival was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Arrival {

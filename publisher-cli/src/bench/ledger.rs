@@ -10,9 +10,10 @@ use std::io;
 /// Streams whose figures belong together, and the channels that only they follow.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// From publishing to arrival, of events that were to be published from `record_from` on.
+    /// From publishing to arrival, of events that were to be published between these times.
     pub(super) latency: Latency,
     pub(super) record_from: u64,
+    pub(super) record_until: u64,
     pub(super) deliveries: u64,
     pub(super) last_delivery: u64,
     /// So many events have come to all their streams.
@@ -47,7 +48,8 @@ impl Ledger {
 
     pub(super) fn add_group(&mut self) -> io::Result<u8> {
         let latency = Latency::new()?;
-        self.groups.push(Group { latency, record_from: 0, deliveries: 0, last_delivery: 0, completed: 0 });
+        let (record_from, record_until) = (0, u64::MAX);
+        self.groups.push(Group { latency, record_from, record_until, deliveries: 0, last_delivery: 0, completed: 0 });
         Ok((self.groups.len() - 1) as u8)
     }
 
@@ -68,7 +70,7 @@ impl Ledger {
         group.deliveries += 1;
         group.last_delivery = at;
         group.completed += u64::from(is_last);
-        if stamp.time >= group.record_from {
+        if (group.record_from..group.record_until).contains(&stamp.time) {
             group.latency.record(at.saturating_sub(stamp.time));
         }
     }

@@ -1,4 +1,4 @@
-//! The lines of an event stream that a measurement looks at: `data:`, `id:`, and the empty one that ends an event.
+//! The lines of an event stream that a measurement looks at: `data:`, and the empty one that ends an event.
 //!
 //! As [`crate::sse::Parser`] reads them, but made to be run ten thousand times a pass: nothing is copied, decoded or
 //! kept but a line whose end has not come yet, and that in the caller's buffer.
@@ -7,7 +7,6 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
     Data(&'a [u8]),
-    Id(&'a [u8]),
     /// The empty line.
     End,
 }
@@ -66,17 +65,9 @@ impl Lines {
 fn take(line: &[u8], sink: &mut impl FnMut(Line<'_>)) {
     if line.is_empty() {
         sink(Line::End);
-    } else if let Some(value) = value(line, b"data") {
-        sink(Line::Data(value));
-    } else if let Some(value) = value(line, b"id") {
-        sink(Line::Id(value));
-    }
-}
-
-fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
-    let rest = line.strip_prefix(field)?;
-    match rest.strip_prefix(b":") {
-        Some(value) => Some(value.strip_prefix(b" ").unwrap_or(value)),
-        None => rest.is_empty().then_some(rest),
+    } else if line == b"data" {
+        sink(Line::Data(b""));
+    } else if let Some(value) = line.strip_prefix(b"data:") {
+        sink(Line::Data(value.strip_prefix(b" ").unwrap_or(value)));
     }
 }

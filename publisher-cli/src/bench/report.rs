@@ -1,6 +1,7 @@
 //! What a run found, as a table or as JSON. The names of the fields are what others rely on.
 
-use super::{checker::Faults, latency::Percentiles};
+use super::{checker::Faults, latency::Percentiles, process::Sample};
+use crate::exit::Failure;
 use serde::Serialize;
 
 #[derive(Debug, Serialize)]
@@ -18,6 +19,7 @@ pub(super) struct Report {
 pub(super) struct Streams {
     pub(super) asked: usize,
     pub(super) open: usize,
+    pub(super) stalled: usize,
     pub(super) refused: usize,
     pub(super) cut: usize,
     pub(super) channels: u32,
@@ -37,8 +39,8 @@ pub(super) struct Traffic {
     pub(super) events_per_second: f64,
     pub(super) deliveries: u64,
     pub(super) deliveries_per_second: f64,
-    pub(super) wire_bytes_per_delivery: f64,
-    pub(super) body_bytes_per_delivery: f64,
+    pub(super) wire_bytes_per_delivery: Option<f64>,
+    pub(super) body_bytes_per_delivery: Option<f64>,
     /// Events that this run did not publish, heartbeats and gaps for example.
     pub(super) other_events: u64,
     pub(super) latency_us: Option<Percentiles>,
@@ -47,7 +49,7 @@ pub(super) struct Traffic {
     pub(super) publishes_failed: u64,
     pub(super) first_failure: Option<String>,
     /// Of one core, of this program: near 100 it is what limits.
-    pub(super) bench_cpu_percent: f64,
+    pub(super) bench_cpu_percent: Option<f64>,
 }
 
 /// Over the whole run, warmup included.
@@ -67,15 +69,22 @@ impl Checked {
     }
 }
 
+/// What a process spent on traffic.
 #[derive(Debug, Serialize)]
-pub(super) struct Process {
+pub(super) struct ProcessTraffic {
     pub(super) name: String,
     pub(super) pid: u32,
-    pub(super) cpu_us_per_connection: Option<f64>,
     pub(super) cpu_us_per_delivery: Option<f64>,
     pub(super) cpu_us_per_event: Option<f64>,
-    /// Of one core, while traffic was measured.
+    /// Of one core.
     pub(super) cpu_percent: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Process {
+    #[serde(flatten)]
+    pub(super) traffic: ProcessTraffic,
+    pub(super) cpu_us_per_connection: Option<f64>,
     pub(super) before: Memory,
     pub(super) idle: Memory,
     pub(super) after: Memory,
@@ -89,6 +98,12 @@ pub(super) struct Memory {
     pub(super) anonymous_kib: u64,
 }
 
+impl Memory {
+    pub(super) fn of(sample: &Sample) -> Self {
+        Self { rss_kib: sample.rss_kib, anonymous_kib: sample.anonymous_kib }
+    }
+}
+
 /// Kernel memory of all TCP sockets of the machine, in pages.
 #[derive(Debug, Serialize)]
 pub(super) struct TcpPages {
@@ -97,29 +112,49 @@ pub(super) struct TcpPages {
     pub(super) after: Option<u64>,
 }
 
-impl Report {
-    pub(super) fn table(&self) -> String {
+/// Something that was found, for people.
+pub(super) trait Tabular: Serialize {
+    fn table(&self) -> String;
+}
+
+/// What was found, as it is printed.
+///
+/// # Errors
+/// None that could happen: all that is found can be JSON.
+pub(super) fn shown(found: &impl Tabular, as_json: bool) -> Result<String, Failure> {
+    if !as_json {
+        return Ok(found.table());
+    }
+    let json = serde_json::to_string(found).map_err(|error| Failure::Failed(error.to_string()))?;
+    Ok(json + "\n")
+}
+
+impl Tabular for Report {
+    fn table(&self) -> String {
         let mut table = Table::default();
-        let Streams { asked, open, refused, cut, channels, first_reason } = &self.streams;
-        table.row("streams", format!("{open} of {asked} open on {channels} channels, {refused} refused, {cut} cut"));
-        if let Some(reason) = first_reason {
-            table.row("", format!("the first that ended: {reason}"));
-        }
+        self.streams.rows(&mut table);
         table.row("connect", format!("{:.2} s, {:.0}/s", self.connect.seconds, self.connect.per_second));
         if let Some(traffic) = &self.traffic {
             traffic.rows(&mut table);
         }
-        let Checked { deliveries, lost, doubled, disordered, stray } = self.checked;
-        let stray = if stray == 0 { String::new() } else { format!(", {stray} stray") };
-        table.row(
-            "checked",
-            format!("{deliveries} deliveries: {lost} lost, {doubled} doubled, {disordered} disordered{stray}"),
-        );
+        self.checked.rows(&mut table);
         self.processes.iter().for_each(|process| process.rows(&mut table));
         if let TcpPages { before: Some(before), idle: Some(idle), after: Some(after) } = self.tcp_pages {
             table.row("tcp memory", format!("{before} pages before, {idle} idle, {after} after (whole machine)"));
         }
         table.text
+    }
+}
+
+impl Streams {
+    pub(super) fn rows(&self, table: &mut Table) {
+        let Self { asked, open, stalled, refused, cut, channels, first_reason } = self;
+        let stalled = if *stalled == 0 { String::new() } else { format!(", {stalled} that never read") };
+        let ended = format!("{refused} refused, {cut} cut");
+        table.row("streams", format!("{open} of {asked} open on {channels} channels{stalled}, {ended}"));
+        if let Some(reason) = first_reason {
+            table.row("", format!("the first that ended: {reason}"));
+        }
     }
 }
 
@@ -130,8 +165,9 @@ impl Traffic {
             format!("{} events in {:.2} s, {:.1}/s", self.events, self.seconds, self.events_per_second),
         );
         table.row("deliveries", format!("{}, {:.0}/s", self.deliveries, self.deliveries_per_second));
-        let (wire, body) = (self.wire_bytes_per_delivery, self.body_bytes_per_delivery);
-        table.row("bytes", format!("{wire:.1} on the wire per delivery, {body:.1} decoded"));
+        if let (Some(wire), Some(body)) = (self.wire_bytes_per_delivery, self.body_bytes_per_delivery) {
+            table.row("bytes", format!("{wire:.1} on the wire per delivery, {body:.1} of event stream"));
+        }
         if self.other_events > 0 {
             table.row("other events", self.other_events.to_string());
         }
@@ -141,31 +177,48 @@ impl Traffic {
         if let Some(reason) = &self.first_failure {
             table.row("not published", format!("{}, the first: {reason}", self.publishes_failed));
         }
-        table.row("bench CPU", format!("{:.0} % of a core", self.bench_cpu_percent));
+        if let Some(percent) = self.bench_cpu_percent {
+            table.row("bench CPU", format!("{percent:.0} % of a core"));
+        }
+    }
+}
+
+impl Checked {
+    pub(super) fn rows(&self, table: &mut Table) {
+        let Self { deliveries, lost, doubled, disordered, stray } = self;
+        let stray = if *stray == 0 { String::new() } else { format!(", {stray} stray") };
+        let faults = format!("{lost} lost, {doubled} doubled, {disordered} disordered{stray}");
+        table.row("checked", format!("{deliveries} deliveries: {faults}"));
+    }
+}
+
+impl ProcessTraffic {
+    /// The costs that there are.
+    pub(super) fn costs(&self) -> Vec<String> {
+        let per = |value: Option<f64>, what: &str| value.map(|value| format!("{value:.2} µs per {what}"));
+        let percent = self.cpu_percent.map(|percent| format!("{percent:.0} % of a core"));
+        let costs = [per(self.cpu_us_per_delivery, "delivery"), per(self.cpu_us_per_event, "event"), percent];
+        costs.into_iter().flatten().collect()
     }
 }
 
 impl Process {
     fn rows(&self, table: &mut Table) {
-        let per = |value: Option<f64>, what: &str| value.map(|value| format!("{value:.2} µs per {what}"));
-        let cpu = [
-            per(self.cpu_us_per_connection, "connection"),
-            per(self.cpu_us_per_delivery, "delivery"),
-            per(self.cpu_us_per_event, "event"),
-            self.cpu_percent.map(|percent| format!("{percent:.0} % of a core")),
-        ];
-        table.row(&format!("{} CPU", self.name), cpu.into_iter().flatten().collect::<Vec<_>>().join(", "));
+        let name = &self.traffic.name;
+        let mut costs = self.traffic.costs();
+        costs.extend(self.cpu_us_per_connection.map(|cost| format!("{cost:.2} µs per connection")));
+        table.row(&format!("{name} CPU"), costs.join(", "));
         let memory = |memory: Memory| format!("{}/{}", memory.rss_kib, memory.anonymous_kib);
         let (before, idle, after) = (memory(self.before), memory(self.idle), memory(self.after));
         let text = format!("KiB, all/anonymous: {before} before, {idle} idle, {after} after");
-        table.row(&format!("{} memory", self.name), text);
+        table.row(&format!("{name} memory"), text);
         if let (Some(idle), Some(after)) = (self.idle_kib_per_connection, self.after_kib_per_connection) {
             table.row("", format!("{idle:.2} KiB per connection idle, {after:.2} after"));
         }
     }
 }
 
-fn percentiles(percentiles: Option<Percentiles>) -> String {
+pub(super) fn percentiles(percentiles: Option<Percentiles>) -> String {
     let ms = |us: u64| format!("{:.3}", us as f64 / 1e3);
     percentiles.map_or_else(
         || "-".into(),
@@ -176,13 +229,14 @@ fn percentiles(percentiles: Option<Percentiles>) -> String {
     )
 }
 
+/// Names and what there is to say of them.
 #[derive(Debug, Default)]
-struct Table {
-    text: String,
+pub(super) struct Table {
+    pub(super) text: String,
 }
 
 impl Table {
-    fn row(&mut self, name: &str, value: String) {
+    pub(super) fn row(&mut self, name: &str, value: String) {
         self.text.push_str(&format!("{name:<16}  {value}\n"));
     }
 }

@@ -37,7 +37,25 @@ pub(super) struct Head {
 pub(super) enum Encoding {
     Identity,
     Gzip,
+    Zstd,
     Other,
+}
+
+impl Encoding {
+    pub(super) fn named(name: &[u8]) -> Self {
+        match name {
+            b"" => Self::Identity,
+            _ if name.eq_ignore_ascii_case(b"identity") => Self::Identity,
+            _ if name.eq_ignore_ascii_case(b"gzip") => Self::Gzip,
+            _ if name.eq_ignore_ascii_case(b"zstd") => Self::Zstd,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether a `Content-Type` is that of an event stream.
+pub(super) fn is_event_stream(value: &[u8]) -> bool {
+    value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// The next thing in an answer.
@@ -147,15 +165,10 @@ fn read_head(status: u16, headers: &[httparse::Header<'_>]) -> (Head, State) {
                 state = length.map_or(State::UntilClose, State::Length);
             }
             name if name.eq_ignore_ascii_case("content-type") => {
-                let kind = value.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
-                head.is_event_stream = kind.eq_ignore_ascii_case(b"text/event-stream");
+                head.is_event_stream = is_event_stream(value);
             }
             name if name.eq_ignore_ascii_case("content-encoding") => {
-                head.encoding = match value {
-                    _ if value.eq_ignore_ascii_case(b"gzip") => Encoding::Gzip,
-                    _ if value.eq_ignore_ascii_case(b"identity") || value.is_empty() => Encoding::Identity,
-                    _ => Encoding::Other,
-                };
+                head.encoding = Encoding::named(value);
             }
             name if name.eq_ignore_ascii_case("connection") => head.closes |= has(b"close"),
             _ => {}

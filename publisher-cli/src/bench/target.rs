@@ -1,6 +1,8 @@
 //! Where requests go, and what they look like.
 
 use super::template::{Template, Values};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::net::{SocketAddr, ToSocketAddrs};
 
 /// A URL with placeholders.
@@ -40,6 +42,13 @@ impl Target {
         addresses.next().ok_or_else(|| format!("{} has no address", self.authority))
     }
 
+    /// The whole URL.
+    pub(super) fn url(&self, values: Values<'_>) -> String {
+        let mut path = Vec::new();
+        self.path.render(values, &mut path);
+        format!("http://{}{}", self.authority, String::from_utf8_lossy(&path))
+    }
+
     /// Appends a request without a body up to where further headers, or the empty line, follow.
     pub(super) fn begin(&self, method: &str, values: Values<'_>, into: &mut Vec<u8>) {
         into.extend_from_slice(method.as_bytes());
@@ -51,10 +60,17 @@ impl Target {
     }
 }
 
+/// A channel's name as a part of a URL.
+pub(super) fn in_url(name: &str) -> String {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+    utf8_percent_encode(name, KEPT).to_string()
+}
+
 /// `Name: value`.
 #[derive(Clone, Debug)]
 pub struct Header {
-    line: String,
+    name: HeaderName,
+    value: HeaderValue,
 }
 
 impl Header {
@@ -63,15 +79,28 @@ impl Header {
     /// # Errors
     /// When it is no header.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        use reqwest::header::{HeaderName, HeaderValue};
         let (name, value) = text.split_once(':').ok_or("a header is 'Name: value'")?;
         let (name, value) = (name.trim(), value.trim());
-        HeaderName::try_from(name).map_err(|error| format!("{name:?}: {error}"))?;
-        HeaderValue::try_from(value).map_err(|error| format!("{value:?}: {error}"))?;
-        Ok(Self { line: format!("{name}: {value}\r\n") })
+        let name = HeaderName::try_from(name).map_err(|error| format!("{name:?}: {error}"))?;
+        let value = HeaderValue::try_from(value).map_err(|error| format!("{value:?}: {error}"))?;
+        Ok(Self { name, value })
     }
+}
 
-    pub(super) fn write(&self, into: &mut Vec<u8>) {
-        into.extend_from_slice(self.line.as_bytes());
+/// The given headers, and of the defaults those that are not given.
+pub(super) fn headers(defaults: &[(HeaderName, &'static str)], given: &[Header]) -> HeaderMap {
+    let mut all = HeaderMap::new();
+    for Header { name, value } in given {
+        all.append(name.clone(), value.clone());
+    }
+    for (name, value) in defaults {
+        all.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    all
+}
+
+pub(super) fn write_header(name: &str, value: &[u8], into: &mut Vec<u8>) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        into.extend_from_slice(part);
     }
 }

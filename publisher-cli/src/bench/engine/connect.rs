@@ -1,7 +1,11 @@
 //! Opening streams: at a rate, or as fast as a bounded number of pending ones allows.
 
-use super::{Ended, Engine};
+use super::{
+    super::{probe, target::write_header, template::Values},
+    Ended, Engine, Role, Stage, StreamTarget,
+};
 use mio::{Interest, Token, net::TcpStream};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
@@ -19,6 +23,8 @@ const STREAMS_PER_SOURCE: usize = 10_000;
 pub(super) struct Opening {
     pub(super) next: usize,
     pub(super) pending: usize,
+    /// When the latest stream was open.
+    pub(super) latest: u64,
     /// When it began, and with which stream.
     began: u64,
     first: usize,
@@ -58,13 +64,41 @@ pub(super) fn start_connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Res
         socket.bind(&from.into())?;
     }
     match socket.connect(&to.into()) {
-        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => return Err(error),
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(error),
         _ => {}
     }
     Ok(TcpStream::from_std(socket.into()))
 }
 
+impl StreamTarget {
+    /// Appends the request for a stream of the channel whose name in a URL this is.
+    fn write_request(&self, channel: &str, number: usize, resume_from: Option<&[u8]>, into: &mut Vec<u8>) {
+        self.target.begin("GET", Values { channel, number, data: b"" }, into);
+        for (name, value) in &self.headers {
+            write_header(name.as_str(), value.as_bytes(), into);
+        }
+        if let Some(id) = resume_from {
+            write_header("last-event-id", id, into);
+        }
+        into.extend_from_slice(b"\r\n");
+    }
+}
+
 impl Engine {
+    /// The id that a client of the channel would come back with now.
+    ///
+    /// # Errors
+    /// As [`probe::first_id`].
+    pub(in crate::bench) fn first_id(&self, channel: u32) -> Result<String, String> {
+        let name = &self.names[channel as usize];
+        let mut bytes = Vec::new();
+        self.target.write_request(&name.in_url, 0, None, &mut bytes);
+        let stream = probe::Request { address: self.target.address, bytes };
+        let event =
+            probe::Request { address: self.publishers.address(), bytes: self.publishers.request(name, b"probe") };
+        probe::first_id(&stream, &event)
+    }
+
     /// Begins to open the streams that were added since the last time.
     pub(in crate::bench) fn begin_opening(&mut self) {
         self.opening.began = self.now();
@@ -74,6 +108,11 @@ impl Engine {
     /// Whether all streams are open or have failed.
     pub(in crate::bench) fn is_opened(&self) -> bool {
         self.opening.next == self.streams.len() && self.opening.pending == 0
+    }
+
+    /// When the latest stream was open.
+    pub(in crate::bench) fn latest_opening(&self) -> u64 {
+        self.opening.latest
     }
 
     /// Opens what may be opened now, and gives the time when more may; never if that depends on what comes.
@@ -87,47 +126,51 @@ impl Engine {
                 }
             }
             let index = self.opening.next;
-            let mut socket = start_connect(self.target.address, self.target.sources.of(index))?;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut socket, Token(index), interest)?;
-            self.streams[index].socket = Some(socket);
             self.opening.next += 1;
             self.opening.pending += 1;
+            self.open(index)?;
         }
         Ok(u64::MAX)
+    }
+
+    fn open(&mut self, index: usize) -> io::Result<()> {
+        let stream = &mut self.streams[index];
+        stream.stage = Stage::Connecting;
+        if let Some(http2) = &self.http2 {
+            let name = &self.names[stream.reader.channel() as usize];
+            let url = self.target.target.url(Values { channel: &name.in_url, number: index, data: b"" });
+            return http2.open(index as u32, url, stream.role == Role::Stall);
+        }
+        let mut socket = start_connect(self.target.address, self.target.sources.of(index))?;
+        self.poll.registry().register(&mut socket, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+        stream.socket = Some(socket);
+        Ok(())
     }
 
     /// Sends a stream's request, once its connection is there.
     pub(super) fn ask(&mut self, index: usize) -> Result<(), Ended> {
         let stream = &mut self.streams[index];
-        let Some(socket) = &stream.socket else { return Ok(()) };
+        let Some(socket) = &mut stream.socket else { return Ok(()) };
         if let Ok(Some(error)) | Err(error) = socket.take_error() {
             return Err(Ended::Socket(error.kind()));
         }
-        let values = super::super::template::Values {
-            channel: &self.names[stream.reader.channel() as usize],
-            number: index,
-            data: b"",
-        };
         self.request.clear();
-        self.target.target.begin("GET", values, &mut self.request);
-        // As EventSource does: some servers know by it what is asked for. A given header comes after, and so beats it.
-        self.request.extend_from_slice(b"accept: text/event-stream\r\n");
-        self.target.headers.iter().for_each(|header| header.write(&mut self.request));
-        self.request.extend_from_slice(b"\r\n");
-        match rustix::io::write(socket, &self.request) {
-            Ok(sent) if sent == self.request.len() => {}
+        let name = &self.names[stream.reader.channel() as usize];
+        let resume_from = (stream.role == Role::Resume).then_some(&self.resume_from[..]);
+        self.target.write_request(&name.in_url, index, resume_from, &mut self.request);
+        let request = &self.request[..];
+        match rustix::io::write(&*socket, request) {
+            Ok(sent) if sent == request.len() => {}
             // A new socket's buffer has room for any request that a server would read.
             Ok(_) => return Err(Ended::Socket(io::ErrorKind::WriteZero)),
-            Err(rustix::io::Errno::AGAIN) => return Ok(()),
+            Err(Errno::AGAIN) => return Ok(()),
             Err(error) => return Err(Ended::Socket(error.kind())),
         }
-        if let Some(socket) = stream.socket.as_mut().filter(|_| stream.stalls) {
+        stream.stage = Stage::Asked;
+        if stream.role == Role::Stall {
             self.poll.registry().deregister(socket).map_err(|error| Ended::Socket(error.kind()))?;
-            self.counts.open += 1;
-            self.opening.pending -= 1;
+            self.opened(index);
         }
-        stream.asked = true;
         Ok(())
     }
 }

@@ -5,14 +5,18 @@ use super::{
         latency::Latency,
         response::{Piece, Response},
         stamp::Stamp,
+        target::write_header,
         template::Values,
     },
-    Engine, FIRST_PUBLISHER, PublishTarget,
+    Engine, FIRST_PUBLISHER, Name, PublishTarget,
     connect::start_connect,
 };
 use mio::{Interest, Token, event::Event, net::TcpStream};
 use rustix::io::Errno;
-use std::{io, mem, ops::Range};
+use std::{io, mem, net::SocketAddr, ops::Range};
+
+/// Connections that bursts do not use.
+const RESERVED: usize = 2;
 
 /// When events go out.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +25,8 @@ pub(in crate::bench) enum Pace {
     Rate(f64),
     /// The next when fewer than so many are on their way to some stream.
     Outstanding(u64),
+    /// As fast as the connections carry them.
+    Burst,
 }
 
 /// Events for some channels in turn.
@@ -74,19 +80,41 @@ pub(super) struct Publishers {
     free: Vec<usize>,
     pub(super) figures: PublishFigures,
     data: Vec<u8>,
-    body: Vec<u8>,
 }
 
 impl Publishers {
     pub(super) fn new(target: PublishTarget) -> io::Result<Self> {
         let (answer, lag) = (Latency::new()?, Latency::new()?);
         let figures = PublishFigures { accepted: 0, failed: 0, first_failure: None, answer, lag };
-        let (all, idle, free, data, body) = Default::default();
-        Ok(Self { target, all, idle, free, figures, data, body })
+        let (all, idle, free, data) = Default::default();
+        Ok(Self { target, all, idle, free, figures, data })
     }
 
-    fn can_send(&self) -> bool {
-        !self.idle.is_empty() || !self.free.is_empty() || self.all.len() < self.target.connections
+    pub(super) fn address(&self) -> SocketAddr {
+        self.target.address
+    }
+
+    /// The request that publishes this to a channel.
+    pub(super) fn request(&self, channel: &Name, data: &[u8]) -> Vec<u8> {
+        let PublishTarget { target, method, headers, body, .. } = &self.target;
+        let values = Values { channel: &channel.plain, number: 0, data };
+        let (mut content, mut request) = (Vec::with_capacity(2 * data.len()), Vec::with_capacity(2 * data.len() + 512));
+        body.render(values, &mut content);
+        target.begin(method, Values { channel: &channel.in_url, ..values }, &mut request);
+        for (name, value) in headers {
+            write_header(name.as_str(), value.as_bytes(), &mut request);
+        }
+        write_header("content-length", content.len().to_string().as_bytes(), &mut request);
+        request.extend_from_slice(b"\r\n");
+        request.extend_from_slice(&content);
+        request
+    }
+
+    /// Whether there is a connection for an event. Bursts leave some to the others, which would else be late.
+    fn can_send(&self, pace: Pace) -> bool {
+        let reserved = if matches!(pace, Pace::Burst) { RESERVED.min(self.target.connections - 1) } else { 0 };
+        let unmade = self.target.connections.saturating_sub(self.all.len());
+        self.idle.len() + self.free.len() + unmade > reserved
     }
 }
 
@@ -100,6 +128,11 @@ impl PublishFigures {
 }
 
 impl Traffic {
+    /// Traffic that begins now and has no end.
+    pub(in crate::bench) fn new(group: u8, channels: Range<u32>, pace: Pace, now: u64) -> Self {
+        Self { group, channels, pace, began: now, sent: 0, last: u64::MAX, until: u64::MAX, completed_before: 0 }
+    }
+
     /// When the next event is due; never if there is none, or not before another one is through.
     fn due(&self, completed: u64, now: u64) -> u64 {
         if self.sent >= self.last || now >= self.until {
@@ -109,8 +142,17 @@ impl Traffic {
             Pace::Rate(rate) => self.began + (self.sent as f64 / rate * 1e9) as u64,
             Pace::Outstanding(most) if self.outstanding(completed) < most => now,
             Pace::Outstanding(_) => u64::MAX,
+            Pace::Burst => now,
         };
         if due >= self.until { u64::MAX } else { due }
+    }
+
+    /// How many events are due before this time, of traffic that has a rate.
+    pub(in crate::bench) fn due_by(&self, time: u64) -> u64 {
+        match self.pace {
+            Pace::Rate(rate) => (time.saturating_sub(self.began) as f64 / 1e9 * rate).ceil() as u64,
+            Pace::Outstanding(_) | Pace::Burst => self.sent,
+        }
     }
 
     /// How many are on their way, of a group that has completed so many.
@@ -127,13 +169,13 @@ impl Engine {
             loop {
                 let traffic = &mut self.traffic[index];
                 let completed = self.ledger.groups[usize::from(traffic.group)].completed;
-                let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                let now = self.clock.now();
                 let due = traffic.due(completed, now);
                 if due > now {
                     next = next.min(due);
                     break;
                 }
-                if !self.publishers.can_send() {
+                if !self.publishers.can_send(traffic.pace) {
                     // An answer will wake us.
                     break;
                 }
@@ -148,26 +190,19 @@ impl Engine {
 
     fn publish(&mut self, channel: u32, due: u64, now: u64) -> io::Result<()> {
         let number = self.ledger.checker.sent(channel, now);
-        let Publishers { target, data, body, figures, .. } = &mut self.publishers;
+        let Publishers { target, data, figures, .. } = &mut self.publishers;
         figures.lag.record(now - due);
         data.clear();
         target.payload.write(&self.ledger.stamps, Stamp { channel, number, time: due }, data);
-        let values = Values { channel: &self.names[channel as usize], number: number as usize, data };
-        body.clear();
-        target.body.render(values, body);
-        let mut request = mem::take(&mut self.request);
-        request.clear();
-        target.target.begin(&target.method, values, &mut request);
-        target.headers.iter().for_each(|header| header.write(&mut request));
-        request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
-        request.extend_from_slice(body);
+        let data = mem::take(&mut self.publishers.data);
+        let request = self.publishers.request(&self.names[channel as usize], &data);
+        self.publishers.data = data;
         let index = self.idle_publisher()?;
         if let Some(publisher) = &mut self.publishers.all[index] {
-            mem::swap(&mut publisher.request, &mut request);
+            publisher.request = request;
             publisher.written = 0;
             publisher.current = Some((channel, number, now));
         }
-        self.request = request;
         self.write_request(index);
         Ok(())
     }
@@ -266,7 +301,7 @@ impl Engine {
         let status = publisher.status.take().unwrap_or(0);
         publisher.response = Response::START;
         if let Some((channel, number, sent)) = publisher.current.take() {
-            let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let now = self.clock.now();
             let figures = &mut self.publishers.figures;
             figures.answer.record(now - sent);
             if (200..300).contains(&status) {
