@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sluice_gateway::{
     broker::{
-        Broker, Publish, Rules, Since, Sink,
+        Accepted, Broker, Publish, Rules, Since, Sink,
         announcement::Announced,
         log::{Located, locate},
         memory::MemoryBroker,
@@ -215,6 +215,31 @@ of_both! {
         }
     }
 
+    async fn a_batch_of_several_channels_keeps_the_order_of_each(stage) {
+        // Runs of neighbours of every length up to five.
+        let names = ["m.a", "m.b", "m.c"];
+        let batch: Vec<_> = (0..15usize).flat_map(|n| vec![names[n % 3]; n % 5 + 1]).collect();
+        for name in names {
+            stage.subscribe(name).await;
+        }
+        let publishes = batch.iter().enumerate().map(|(n, name)| publish(name, &n.to_string(), None)).collect();
+        let answers = stage.broker.publish(publishes).await;
+        for name in names {
+            let sent: Vec<_> = batch.iter().enumerate().filter(|(_, channel)| **channel == name).collect();
+            let page = stage.broker.read(&channel(name), Position::default(), 0, 100).await.expect("read");
+            let entries = stage.ear.until("all of them", |heard| {
+                let entries = Ear::entries(heard, name);
+                (entries.len() == sent.len()).then_some(entries)
+            }).await;
+            for (nth, (n, _)) in sent.into_iter().enumerate() {
+                let accepted = answers[n].as_ref().expect("accepted");
+                let (at, _, data) = &entries[nth];
+                assert_eq!((accepted.position, accepted.repeated, at.seq), (Some(*at), false, nth as u64 + 1));
+                assert_eq!((data, page.entries[nth].at), (&n.to_string(), *at));
+            }
+        }
+    }
+
     async fn an_empty_channel_has_an_identity_that_its_first_event_follows(stage) {
         let top = stage.subscribe("fresh").await.expect("a history");
         assert!(top.seq == 0 && top.micros > 0);
@@ -253,12 +278,33 @@ of_both! {
         assert_eq!(locate(&page.entries, all[2]), Located::Before);
     }
 
+    async fn trimming_is_exact_after_a_batch_too(stage) {
+        // More than a node of a stream holds, of which only whole ones would go were it not exact.
+        let first = stage.broker.publish(vec![publish("five.b", "first", Some("k"))]).await.remove(0).expect("accepted");
+        for last in [None, Some("k")] {
+            let batch = (0..150).map(|n| publish("five.b", "x", last.filter(|_| n == 149))).collect();
+            let answers = stage.broker.publish(batch).await;
+            let answers: Vec<_> = answers.into_iter().map(|answer| answer.expect("accepted")).collect();
+            assert_eq!((answers[149].repeated, answers[149].position == first.position), (last.is_some(), last.is_some()));
+            let written = answers.iter().filter(|answer| !answer.repeated).map(|answer| answer.position);
+            let newest: Vec<_> = written.collect::<Vec<_>>().into_iter().rev().take(5).rev().collect();
+            let ends = stage.broker.ends(&channel("five.b")).await.expect("read").expect("a history");
+            assert_eq!((ends.first, Some(ends.last)), (newest[0], newest[4]));
+        }
+    }
+
     async fn what_is_older_than_the_age_goes_with_the_next_event(stage) {
-        let old = stage.publish("brief.a", "old").await;
+        for name in ["brief.a", "brief.b"] {
+            stage.publish(name, "old").await;
+        }
         tokio::time::sleep(Duration::from_millis(1100)).await;
         let new = stage.publish("brief.a", "new").await;
         let ends = stage.broker.ends(&channel("brief.a")).await.expect("read").expect("a history");
-        assert_eq!((ends.first, new.seq), (Some(new), old.seq + 1));
+        assert_eq!((ends.first, new.seq), (Some(new), 2));
+        let batch = (0..3).map(|_| publish("brief.b", "new", None)).collect();
+        let new = stage.broker.publish(batch).await.remove(0).expect("accepted").position;
+        let ends = stage.broker.ends(&channel("brief.b")).await.expect("read").expect("a history");
+        assert_eq!((ends.first, ends.last.seq), (new, 4));
     }
 
     async fn a_repeated_key_is_answered_alike_and_publishes_nothing(stage) {
@@ -275,6 +321,20 @@ of_both! {
             (data.len() >= 3).then_some(data)
         }).await;
         assert_eq!(data, ["x", "y", "z"]);
+    }
+
+    async fn a_key_that_comes_twice_in_one_batch_publishes_once(stage) {
+        for (name, positioned) in [("kk", true), ("off.kk", false)] {
+            let keys = [Some("one"), None, Some("one"), Some("two"), Some("one"), Some("two")];
+            let batch = keys.iter().enumerate().map(|(n, key)| publish(name, &n.to_string(), *key)).collect();
+            let answers: Vec<_> = stage.broker.publish(batch).await.into_iter().map(|a| a.expect("accepted")).collect();
+            let repeated: Vec<_> = answers.iter().map(|answer| answer.repeated).collect();
+            assert_eq!(repeated, [false, false, true, false, true, true], "{name}");
+            let numbers = answers.iter().map(|answer| answer.position.map(|position| position.seq));
+            let expected = [1, 2, 1, 3, 1, 3].map(|seq| positioned.then_some(seq));
+            assert!(numbers.eq(expected), "{answers:?}");
+            assert_eq!((answers[2], answers[4].position), (Accepted { repeated: true, ..answers[0] }, answers[0].position));
+        }
     }
 
     async fn a_channel_without_history_has_no_positions_and_keys_hold_all_the_same(stage) {

@@ -4,6 +4,7 @@
 //! one step; see `docs/redis.md` for the names and `core.lua` for the heart of it. The same is in
 //! Redis as a function, which [`function`] installs, for publishers that go straight to it ([`direct`]).
 
+mod batch;
 pub mod direct;
 pub mod function;
 mod lane;

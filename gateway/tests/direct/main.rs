@@ -2,6 +2,7 @@
 //! a server of its own (Debian's package `redis-server`, 7.0 or later, or what `REDIS_SERVER` names).
 
 mod broken;
+mod calls;
 mod install;
 mod limits;
 mod positions;

@@ -8,7 +8,7 @@ use sluice_gateway::{
     config::Config,
 };
 
-fn split(position: &str) -> (u64, u64) {
+pub(crate) fn split(position: &str) -> (u64, u64) {
     let (micros, seq) = position.split_once('-').expect("a position");
     (micros.parse().expect("a number"), seq.parse().expect("a number"))
 }
@@ -112,6 +112,12 @@ async fn the_last_position_outlives_its_entries() {
     let _: i64 = redis.ask(&["XTRIM", "sluice:log:{sluice:news}", "MAXLEN", "=", "0"]).await;
     let second = redis.fcall("sluice:news", &["", "y"]).await.expect("taken").expect("a position");
     assert_eq!(split(&second).1, 2);
+    // Also where the newest one alone was taken out by hand.
+    let third = redis.fcall("sluice:news", &["", "z"]).await.expect("taken").expect("a position");
+    assert_eq!(redis.ask::<i64>(&["XDEL", "sluice:log:{sluice:news}", &third]).await, 1);
+    let gateway = redis.gateway(Config::default());
+    assert_eq!(split(&text(through(&gateway, "news", "z", None).await)).1, 4);
+    assert_eq!(redis.log("news").await.last().expect("an entry").1, split(&third).0.to_string());
 }
 
 #[tokio::test]

@@ -51,13 +51,15 @@ local function publish_directly(name, prefix, announce, event, data, key, max_by
   if not size then return redis.error_reply('ERR the limits in ' .. limits .. ' cannot be read: nothing was published') end
   if not found and string.sub(channel, 1, 1) == '$' then size = '0' end
 
-  local answer = publish({
+  memory = number(math.max(tonumber(memory), 1))
+  local answers = publish({
     log = prefix .. 'log:{' .. name .. '}', idempotency = prefix .. 'idempotency:{' .. name .. '}',
-    announce = announce, name = name, event = event == 'message' and '' or event, data = data, key = key or '',
-    lifetime = tonumber(lifetime), size = tonumber(size), age = tonumber(age), memory = tonumber(memory),
-  })
-  if answer.err then return answer end
+    announce = announce, name = name,
+    lifetime = tonumber(lifetime), size = number(tonumber(size)), age = tonumber(age), memory = memory,
+  }, {event == 'message' and '' or event, data, key or ''}, 1)
+  local answer = answers.err and answers or answers[1]
+  if failed(answer) then return answer end
   -- They live as long as the log that they are for.
-  if found then redis.pcall('EXPIRE', limits, number(math.max(tonumber(memory), 1))) end
-  return answer[1] ~= '' and answer[1]
+  if found then redis.pcall('EXPIRE', limits, memory) end
+  return answer ~= '' and answer
 end

@@ -12,13 +12,13 @@ end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local last_micros, last_seq = top(log, now)
-if not last_micros then return last_seq end
+local line, refusal = line_of(log, now)
+if not line then return refusal end
 local micros = now
-if micros <= last_micros then micros = last_micros + 1 + now % 1000 end
-local position = number(micros) .. '-' .. number(last_seq + 1)
+if micros <= line.micros then micros = line.micros + line.step end
+local position = number(micros) .. '-' .. number(line.seq + 1)
 local written = redis.pcall('XADD', log, 'MAXLEN', '=', ARGV[4], position,
-  'event', '', 'data', '', 'prev', number(last_micros), 'fork', common)
+  'event', '', 'data', '', 'prev', line.text, 'fork', common)
 if failed(written) then return written end
 redis.pcall('XTRIM', log, 'MINID', '=', number(math.max(now - tonumber(ARGV[5]), 0)))
 redis.pcall('EXPIRE', log, ARGV[6])

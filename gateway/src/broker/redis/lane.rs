@@ -4,12 +4,16 @@
 //! fills, so the more is published, the less each event costs. What cannot be sent by its deadline is answered so, and
 //! not sent later.
 
-use super::{Conflicts, checkout, is_demoted, names::Names, scripts, unavailable};
-use crate::broker::{Accepted, Publish, Rules, Unavailable, announcement, memory::now_micros};
-use crate::{channel::Channel, position::Position};
+use super::{
+    Conflicts,
+    batch::{self, Unlinked},
+    checkout,
+    names::Names,
+    unavailable,
+};
+use crate::broker::{Accepted, Publish, Rules, Unavailable};
 use deadpool_redis::Pool;
-use redis::{Pipeline, RedisResult, Value, aio::ConnectionLike};
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -20,8 +24,6 @@ const MAX_EVENTS: usize = 512;
 const MAX_BYTES: usize = 4 << 20;
 /// Requests that may wait; beyond them a publisher is told at once that the broker does not keep up.
 const QUEUE: usize = 4096;
-/// Channels of which the lane remembers that they have no log.
-const MAX_UNLINKED: usize = 10_000;
 /// A connection that was not used for this long is looked at before it is used again.
 const CHECK_AFTER: Duration = Duration::from_millis(100);
 
@@ -72,7 +74,7 @@ async fn run(
 ) {
     let mut connection = None;
     let mut used = Instant::now();
-    let mut unlinked = HashSet::new();
+    let mut unlinked = Unlinked::default();
     let mut requests = Vec::new();
     while let Some(first) = waiting.recv().await {
         let (mut events, mut bytes) = (first.batch.len(), size(&first));
@@ -112,17 +114,21 @@ async fn run(
             }
             !late
         });
-        let (pipeline, unlinks) =
-            pipeline(&names, &rules, requests.iter().flat_map(|request| &request.batch), &mut unlinked);
         let Some(open) = connection.as_mut() else { continue };
-        let count = requests.iter().map(|request| request.batch.len()).sum();
-        match open.req_packed_commands(&pipeline, unlinks, count).await {
-            Ok(answers) => {
+        let events: Vec<_> = requests.iter().flat_map(|request| &request.batch).collect();
+        if events.is_empty() {
+            continue;
+        }
+        match batch::publish(open, &names, &rules, &conflicts, &events, &mut unlinked).await {
+            Ok(answered) => {
                 used = Instant::now();
-                if answers.iter().any(is_demoted) {
+                if answered.demoted {
                     drop(connection.take().map(deadpool_redis::Connection::take));
                 }
-                settle(&rules, &conflicts, &mut requests, answers);
+                let mut answers = answered.events.into_iter();
+                for request in requests.drain(..) {
+                    let _ = request.answer.send(answers.by_ref().take(request.batch.len()).collect());
+                }
             }
             Err(error) => {
                 // Whether the events were taken is unknown; the connection's state is too.
@@ -145,96 +151,5 @@ fn size(request: &Request) -> usize {
 fn waiting_too(waiting: &mut mpsc::Receiver<Request>, requests: &mut Vec<Request>) {
     while let Ok(next) = waiting.try_recv() {
         requests.push(next);
-    }
-}
-
-/// The commands for a batch, and how many come before them whose answers mean nothing.
-///
-/// A channel without history loses the log that it may have from a time when it had one: switched on again, that log
-/// would look continuous. Once for each channel is enough.
-fn pipeline<'a>(
-    names: &Names,
-    rules: &Rules,
-    batch: impl Iterator<Item = &'a Publish> + Clone,
-    unlinked: &mut HashSet<Channel>,
-) -> (Pipeline, usize) {
-    let mut pipeline = Pipeline::new();
-    if unlinked.len() > MAX_UNLINKED {
-        unlinked.clear();
-    }
-    let mut unlinks = 0;
-    for Publish { channel, .. } in batch.clone() {
-        if rules.retention(channel).is_none() && unlinked.insert(channel.clone()) {
-            pipeline.cmd("UNLINK").arg(names.log(channel));
-            unlinks += 1;
-        }
-    }
-    let mut whole = true;
-    for publish in batch {
-        let retention = rules.retention(&publish.channel);
-        if retention.is_none() && publish.idempotency_key.is_none() {
-            let payload = announcement::encode(Position::new(now_micros(), 0), 0, &publish.event);
-            pipeline.cmd("PUBLISH").arg(names.pubsub(&publish.channel)).arg(&payload[..]);
-        } else {
-            pipeline.add_command(scripts::publish(names, publish, retention, rules.idempotency(), whole));
-            whole = false;
-        }
-    }
-    (pipeline, unlinks)
-}
-
-fn settle(rules: &Rules, conflicts: &Conflicts, requests: &mut Vec<Request>, answers: Vec<Value>) {
-    let mut answers = answers.into_iter();
-    for request in requests.drain(..) {
-        let answered = request
-            .batch
-            .iter()
-            .map(|publish| {
-                let answer = answers.next().unwrap_or(Value::Nil);
-                let plain = rules.retention(&publish.channel).is_none() && publish.idempotency_key.is_none();
-                if plain {
-                    return plainly(answer).map_err(|error| unavailable(&error));
-                }
-                let (accepted, other_limits) = scripts::published(answer).map_err(|error| unavailable(&error))?;
-                if let Some(limits) = other_limits {
-                    conflicts.found(&publish.channel, &limits);
-                }
-                Ok(accepted)
-            })
-            .collect();
-        let _ = request.answer.send(answered);
-    }
-}
-
-fn plainly(answer: Value) -> RedisResult<Accepted> {
-    answer.extract_error().map(|_| Accepted { position: None, repeated: false })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{config::Config, event::Event};
-    use redis::Arg;
-
-    #[test]
-    fn a_pipeline_of_scripts_begins_with_one_whole_text() {
-        let (names, rules) = (Names::new("sluice:"), Rules::new(Arc::new(Config::default())));
-        let publish = |name: &str| Publish {
-            channel: Channel::new(name).expect("a name"),
-            event: Event::new(None, "x".into()).expect("valid"),
-            idempotency_key: None,
-        };
-        let batch = [publish("$all"), publish("a"), publish("b"), publish("$all"), publish("a")];
-        let (pipeline, unlinks) = pipeline(&names, &rules, batch.iter(), &mut HashSet::new());
-        let commands: Vec<_> = pipeline
-            .cmd_iter()
-            .map(|command| match command.args_iter().next() {
-                Some(Arg::Simple(word)) => String::from_utf8_lossy(word).into_owned(),
-                _ => String::new(),
-            })
-            .collect();
-        // Else the tail could be carried out by a server that someone had given the script in between, before the head.
-        assert_eq!(commands, ["UNLINK", "PUBLISH", "EVAL", "EVALSHA", "PUBLISH", "EVALSHA"]);
-        assert_eq!(unlinks, 1);
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     event::Event,
     position::Position,
 };
-use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, Value, cmd};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, Value};
 use std::{sync::LazyLock, time::Duration};
 
 /// The script's text and its hash.
@@ -23,8 +23,14 @@ impl Lua {
 
     /// The call by its text, which also puts it into the server's cache, or by its hash alone.
     pub(super) fn call(&self, whole: bool) -> Cmd {
-        let mut command = cmd(if whole { "EVAL" } else { "EVALSHA" });
-        command.arg(if whole { self.text } else { self.hash.as_str() });
+        self.call_with_room(whole, 0, 0)
+    }
+
+    /// The same, with room for so many more arguments of so many bytes in all.
+    fn call_with_room(&self, whole: bool, arguments: usize, bytes: usize) -> Cmd {
+        let (name, script) = if whole { ("EVAL", self.text) } else { ("EVALSHA", self.hash.as_str()) };
+        let mut command = Cmd::with_capacity(2 + arguments, name.len() + script.len() + bytes);
+        command.arg(name).arg(script);
         command
     }
 }
@@ -51,18 +57,26 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Publishes one event. `whole` for the first call of a pipeline: a tail whose head was not known to the server could
-/// otherwise get in before it.
+/// As they stand in a channel's limits key.
+fn limits(kept: Retention, idempotency: Duration) -> String {
+    let Retention { size, age, memory } = kept;
+    format!("{size} {} {} {}", micros(age), memory.as_secs().max(1), idempotency.as_secs().max(1))
+}
+
+/// Publishes events of one channel in one step. `whole` for the first call of a pipeline of several: a tail whose head
+/// was not known to the server could otherwise get in before it.
 pub(super) fn publish(
     names: &Names,
-    publish: &Publish,
+    channel: &Channel,
     retention: Option<Retention>,
     idempotency: Duration,
+    events: &[&Publish],
     whole: bool,
 ) -> Cmd {
-    let Publish { channel, event, idempotency_key } = publish;
-    let retention = retention.unwrap_or(Retention { size: 0, age: Duration::ZERO, memory: Duration::ZERO });
-    let mut command = PUBLISH.call(whole);
+    let kept = retention.unwrap_or(Retention { size: 0, age: Duration::ZERO, memory: Duration::ZERO });
+    let content = |publish: &&Publish| publish.event.len() + publish.idempotency_key.as_ref().map_or(0, String::len);
+    let bytes = events.iter().map(content).sum::<usize>() + 5 * (channel.as_str().len() + names.prefix().len());
+    let mut command = PUBLISH.call_with_room(whole, 12 + 3 * events.len(), bytes + 256);
     command
         .arg(3)
         .arg(names.log(channel))
@@ -70,26 +84,55 @@ pub(super) fn publish(
         .arg(names.limits(channel))
         .arg("PUBLISH")
         .arg(names.pubsub(channel))
-        .arg(event.event_type().unwrap_or_default())
-        .arg(&event.data_bytes()[..])
-        .arg(idempotency_key.as_deref().unwrap_or_default())
         .arg(idempotency.as_secs().max(1))
-        .arg(retention.size)
-        .arg(micros(retention.age))
-        .arg(retention.memory.as_secs().max(1))
+        .arg(kept.size)
+        .arg(micros(kept.age))
+        .arg(kept.memory.as_secs().max(1))
+        .arg(limits(kept, idempotency))
         .arg(if channel.is_reserved() { "" } else { DEFAULT_LIMITS });
+    for Publish { event, idempotency_key, .. } in events {
+        command
+            .arg(event.event_type().unwrap_or_default())
+            .arg(&event.data_bytes()[..])
+            .arg(idempotency_key.as_deref().unwrap_or_default());
+    }
     command
 }
 
-/// What was accepted, and limits that stood there and were not ours.
+/// What publishing answers.
+pub(super) struct Published {
+    /// For each event, in order.
+    pub(super) events: Vec<RedisResult<Accepted>>,
+    /// Limits that stood there and were not ours.
+    pub(super) other_limits: Option<String>,
+}
+
+/// Reads what publishing so many `events` answered.
 ///
 /// # Errors
-/// What the server said, or an answer that is not the script's.
-pub(super) fn published(answer: Value) -> RedisResult<(Accepted, Option<String>)> {
-    let (position, repeated, other_limits): (String, u8, String) = redis::from_redis_value(answer.extract_error()?)?;
-    let position = if position.is_empty() { None } else { Some(parse_position(&position)?) };
-    let other_limits = Some(other_limits).filter(|limits| !limits.is_empty());
-    Ok((Accepted { position, repeated: repeated == 1 }, other_limits))
+/// What the server said of all of them, or an answer that is not the script's.
+pub(super) fn published(answer: Value, events: usize) -> RedisResult<Published> {
+    let mut answers = match answer {
+        Value::Array(answers) if answers.len() == events + 1 => answers,
+        Value::ServerError(error) => return Err(error.into()),
+        _ => return Err(unexpected("the answer to a publish has not one for each event")),
+    };
+    let other_limits: String = redis::from_redis_value(answers.pop().unwrap_or(Value::Nil))?;
+    Ok(Published {
+        events: answers.into_iter().map(accepted).collect(),
+        other_limits: Some(other_limits).filter(|limits| !limits.is_empty()),
+    })
+}
+
+fn accepted(answer: Value) -> RedisResult<Accepted> {
+    let answer = match answer {
+        Value::BulkString(answer) => text(answer)?,
+        Value::ServerError(error) => return Err(error.into()),
+        _ => return Err(unexpected("the answer to an event is no position")),
+    };
+    let (position, repeated) = answer.strip_prefix('=').map_or((answer.as_str(), false), |position| (position, true));
+    let position = if position.is_empty() { None } else { Some(parse_position(position)?) };
+    Ok(Accepted { position, repeated })
 }
 
 /// Creates what a channel needs, renews it and answers its last position.
@@ -112,8 +155,7 @@ pub(super) fn join(
         .arg(idempotency.as_secs().max(1));
     // A reserved channel has no history by default, which is what publishers assume of it.
     let implied = retention.is_none() && channel.is_reserved();
-    let own =
-        format!("{} {} {} {}", kept.size, micros(kept.age), kept.memory.as_secs().max(1), idempotency.as_secs().max(1));
+    let own = limits(kept, idempotency);
     let implicit = match (implied, channel.is_reserved()) {
         (true, _) => own.as_str(),
         // Whatever history a rule gives it has to be written down.
@@ -234,6 +276,22 @@ fn unexpected(what: &'static str) -> RedisError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_in_the_middle_is_that_events_alone() {
+        let bulk = |text: &str| Value::BulkString(text.into());
+        let error = redis::parse_redis_value(b"-OOM no memory\r\n").expect("an error");
+        let answer = Value::Array(vec![bulk("5-1"), error.clone(), bulk("=4-1"), bulk(""), bulk("=")]);
+        assert!(published(answer.clone(), 5).is_err(), "one is missing");
+        let Ok(Published { events, other_limits }) = published(answer, 4) else { panic!("it can be read") };
+        let events: Vec<_> = events.into_iter().map(|event| event.map_err(|error| error.to_string())).collect();
+        let accepted = |position, repeated| Ok(Accepted { position, repeated });
+        assert_eq!(events[0], accepted(Some(Position::new(5, 1)), false));
+        assert!(events[1].as_ref().is_err_and(|error| error.contains("no memory")), "{:?}", events[1]);
+        assert_eq!(events[2..], [accepted(Some(Position::new(4, 1)), true), accepted(None, false)]);
+        assert_eq!(other_limits.as_deref(), Some("="));
+        assert!(published(error, 4).is_err());
+    }
 
     #[test]
     fn the_scripts_assume_the_same_limits() {
