@@ -22,15 +22,23 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Connections taken in before it is the turn of those who are here already. Thousands may come at once.
+const AT_A_TIME: u32 = 16;
+
 /// Serves whoever connects, for ever.
 pub async fn serve(listener: TcpListener, app: Arc<App>) {
     let mut complained = false;
+    let mut taken: u32 = 0;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 complained = false;
                 let _ = stream.set_nodelay(true);
                 tokio::spawn(connection::serve(Arc::clone(&app), stream));
+                taken = taken.wrapping_add(1);
+                if taken.is_multiple_of(AT_A_TIME) {
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

@@ -18,8 +18,9 @@ use crate::{
     channel::Channel,
     metrics::Metrics,
     position::Position,
-    sse::frame::{Frame, GapReason},
+    sse::frame::{Format, Frame, GapReason},
 };
+use bytes::{Bytes, BytesMut};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -40,6 +41,36 @@ const RETRY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct ReplayPage {
     pub(crate) frames: Vec<Arc<Frame>>,
+    /// Encodings of all frames from one on. Few clients of a storm begin anywhere else than the others.
+    runs: Mutex<Vec<(usize, Format, Option<Bytes>)>>,
+}
+
+/// Runs of a page that are remembered.
+const RUNS: usize = 8;
+
+impl ReplayPage {
+    /// All frames from `from` on, encoded and one after the other, unless that is more than `most` bytes; made once
+    /// for all who are sent it.
+    pub(crate) fn run(&self, from: usize, format: Format, most: usize) -> Option<Bytes> {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., run)) = runs.iter().find(|(start, of, _)| (*start, *of) == (from, format)) {
+            return run.clone();
+        }
+        let frames = || self.frames[from..].iter().map(|frame| frame.bytes(format));
+        let fits = frames().map(Bytes::len).sum::<usize>() <= most;
+        let run = fits.then(|| {
+            frames()
+                .fold(BytesMut::new(), |mut all, bytes| {
+                    all.extend_from_slice(bytes);
+                    all
+                })
+                .freeze()
+        });
+        if runs.len() < RUNS {
+            runs.push((from, format, run.clone()));
+        }
+        run
+    }
 }
 
 /// Why a client is not shown what lies after its place, and where the stream goes on.
@@ -281,7 +312,13 @@ impl Kept {
             last = Some(*at);
         }
         let (last, complete) = (page.last, page.complete);
-        Self { read: Instant::now(), page: Arc::new(ReplayPage { frames }), links, last, complete }
+        Self {
+            read: Instant::now(),
+            page: Arc::new(ReplayPage { frames, runs: Mutex::default() }),
+            links,
+            last,
+            complete,
+        }
     }
 
     /// Where someone who stood at `after` goes on, if this page has something for it without a doubt.

@@ -8,11 +8,13 @@
 //! costs more than the write.
 
 mod about;
+mod alone;
 mod batch;
 mod channel;
 mod connection;
 mod encode;
 mod join;
+mod pass;
 mod timers;
 mod write;
 

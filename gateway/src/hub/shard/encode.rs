@@ -81,6 +81,16 @@ impl Shard {
         self.encoded(key, wire, text, into.len() - before);
     }
 
+    /// Frames that others are sent as well.
+    pub(super) fn encode_run(&mut self, key: Key, wire: Wire, plain: Bytes) -> Bytes {
+        if !wire.is_compressed() {
+            return plain;
+        }
+        let bytes = self.compressors.shared_block(wire.encoding(), &plain);
+        self.encoded(key, wire, &plain, bytes.len());
+        bytes
+    }
+
     /// Frames that make up `plain`.
     pub(super) fn encode_frames(&mut self, key: Key, wire: Wire, plain: &[u8], frames: &[Sent]) -> Bytes {
         let scratch = &mut self.compressors;
