@@ -214,3 +214,6 @@ impl Channel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

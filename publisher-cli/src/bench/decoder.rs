@@ -206,12 +206,12 @@ mod tests {
         let mut bytes = encoder.finish().expect("ends");
         let once = bytes.len();
         for piece in [1, 7, 1_000, 1 << 20] {
-            assert_eq!(decode(Encoding::Gzip, &bytes, piece).as_ref(), Ok(&text()), "{piece}");
+            assert!(decode(Encoding::Gzip, &bytes, piece) == Ok(text()), "{piece}");
         }
         bytes.extend_from_within(..);
         assert_eq!(decode(Encoding::Gzip, &bytes, 100).expect("two members").len(), 2 * text().len());
-        bytes[once / 2..].fill(0xff);
-        assert_eq!(decode(Encoding::Gzip, &bytes, 100), Err(Undecodable));
+        bytes[once] = 0;
+        assert!(decode(Encoding::Gzip, &bytes, 100).is_err(), "what follows is no member");
         assert_eq!(decode(Encoding::Gzip, b"data: x\n\n...", 100), Err(Undecodable));
     }
 
@@ -234,8 +234,8 @@ mod tests {
         let frames: Vec<u8> =
             text().chunks(100).flat_map(|event| zstd::encode_all(event, 3).expect("compresses")).collect();
         for piece in [1, 7, 1_000, 1 << 20] {
-            assert_eq!(decode(Encoding::Zstd, &whole, piece).as_ref(), Ok(&text()), "{piece}");
-            assert_eq!(decode(Encoding::Zstd, &frames, piece).as_ref(), Ok(&text()), "{piece}");
+            assert!(decode(Encoding::Zstd, &whole, piece) == Ok(text()), "{piece}");
+            assert!(decode(Encoding::Zstd, &frames, piece) == Ok(text()), "{piece}");
         }
         assert_eq!(decode(Encoding::Zstd, b"data: x\n\n", 100), Err(Undecodable));
     }

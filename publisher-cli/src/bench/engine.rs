@@ -8,6 +8,7 @@ mod connect;
 mod publish;
 mod streams;
 mod timer;
+mod traffic;
 
 use super::{
     clock::Clock,
@@ -25,7 +26,8 @@ use std::{io, net::SocketAddr};
 use timer::Timer;
 
 pub(super) use connect::Sources;
-pub(super) use publish::{Pace, PublishFigures, Traffic};
+pub(super) use publish::PublishFigures;
+pub(super) use traffic::{Pace, Traffic};
 
 /// Much larger than any burst, as it is shared by all streams.
 const READ_BUFFER_BYTES: usize = 256 * 1024;

@@ -71,3 +71,6 @@ fn take(line: &[u8], sink: &mut impl FnMut(Line<'_>)) {
         sink(Line::Data(value.strip_prefix(b" ").unwrap_or(value)));
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -181,3 +181,6 @@ impl Reader {
         taken.map_err(|_| Ended::Malformed)
     }
 }
+
+#[cfg(test)]
+mod tests;

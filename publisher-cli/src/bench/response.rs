@@ -180,3 +180,6 @@ fn read_head(status: u16, headers: &[httparse::Header<'_>]) -> (Head, State) {
     head.closes |= matches!(state, State::UntilClose);
     (head, state)
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,3 +104,37 @@ pub(super) fn write_header(name: &str, value: &[u8], into: &mut Vec<u8>) {
         into.extend_from_slice(part);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart_with_its_placeholders() {
+        let values = Values { channel: &in_url("a b/c"), number: 3, data: b"" };
+        for (url, request) in [
+            ("http://h:81/x?c={channel}&n={n}", "GET /x?c=a%20b%2Fc&n=3 HTTP/1.1\r\nhost: h:81\r\n"),
+            ("http://h", "GET / HTTP/1.1\r\nhost: h\r\n"),
+            ("http://[::1]:80?x", "GET /?x HTTP/1.1\r\nhost: [::1]:80\r\n"),
+        ] {
+            let mut bytes = Vec::new();
+            Target::parse(url).expect("a URL").begin("GET", values, &mut bytes);
+            assert_eq!(String::from_utf8_lossy(&bytes), request);
+        }
+        for nonsense in ["", "https://h/", "http:///x", "http://{channel}/", "http://u@h/", "h:80"] {
+            assert!(Target::parse(nonsense).is_err(), "{nonsense}");
+        }
+        assert_eq!(Target::parse("http://127.0.0.1").and_then(|url| url.resolve()).map(|a| a.port()), Ok(80));
+    }
+
+    #[test]
+    fn a_given_header_beats_the_default() {
+        let given = [Header::parse("Accept: x/y").expect("a header")];
+        let defaults = [(hyper::header::ACCEPT, "text/event-stream"), (hyper::header::ACCEPT_ENCODING, "gzip")];
+        let all = headers(&defaults, &given);
+        assert_eq!((all["accept"].as_bytes(), all["accept-encoding"].as_bytes()), (&b"x/y"[..], &b"gzip"[..]));
+        for nonsense in ["", "x", "a b: c", "a: b\nc"] {
+            assert!(Header::parse(nonsense).is_err(), "{nonsense}");
+        }
+    }
+}

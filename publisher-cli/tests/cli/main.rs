@@ -1,7 +1,9 @@
 //! The `sluice` command from outside: the real binary against a small HTTP server that plays the gateway, and a real
 //! Redis. Each test starts its own.
 
+mod bench;
 mod command;
+mod liar;
 mod publish;
 mod publish_bulk;
 mod redis;

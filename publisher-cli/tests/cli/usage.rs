@@ -4,8 +4,17 @@ use crate::command::{command, ended, sluice};
 
 #[tokio::test]
 async fn every_command_explains_itself_with_examples() {
-    for args in [&["--help"][..], &["publish", "--help"], &["tail", "--help"], &["stats", "--help"], &["help", "tail"]]
-    {
+    for args in [
+        &["--help"][..],
+        &["publish", "--help"],
+        &["tail", "--help"],
+        &["stats", "--help"],
+        &["help", "tail"],
+        &["bench", "--help"],
+        &["bench", "run", "--help"],
+        &["bench", "resume", "--help"],
+        &["help", "bench", "floor"],
+    ] {
         let ended = sluice(args).await;
         assert_eq!(ended.code, Some(0));
         assert!(ended.stdout.contains("Usage: sluice") && ended.stdout.contains("Examples:"), "{}", ended.stdout);
@@ -45,6 +54,17 @@ async fn nonsense_is_refused_with_2_before_anything_is_sent() {
         &["tail", "news", "--count", "0"],
         &["tail", "news", "--last-event-id", "x", "--cursor-file", "f"],
         &["completions", "nonsense"],
+        &["bench"],
+        &["bench", "run", "--url", "https://localhost/"],
+        &["bench", "run", "--streams", "0"],
+        &["bench", "run", "--rate", "10", "--outstanding", "1"],
+        &["bench", "run", "--rate", "0"],
+        &["bench", "run", "--size", "10"],
+        &["bench", "run", "--data", "json", "--size", "40"],
+        &["bench", "run", "--streams-per-connection", "10"],
+        &["bench", "run", "--pid", "gateway"],
+        &["bench", "run", "--header", "no colon"],
+        &["bench", "resume", "--events", "0"],
     ] {
         let ended = sluice(args).await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{args:?}");

@@ -1,4 +1,4 @@
-//! Publishing: when the next event falls due, and the kept-alive connections that carry it.
+//! Publishing: the kept-alive connections that carry events, made when they are needed.
 
 use super::{
     super::{
@@ -10,41 +10,14 @@ use super::{
     },
     Engine, FIRST_PUBLISHER, Name, PublishTarget,
     connect::start_connect,
+    traffic::Pace,
 };
 use mio::{Interest, Token, event::Event, net::TcpStream};
 use rustix::io::Errno;
-use std::{io, mem, net::SocketAddr, ops::Range};
+use std::{io, mem, net::SocketAddr};
 
 /// Connections that bursts do not use.
 const RESERVED: usize = 2;
-
-/// When events go out.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::bench) enum Pace {
-    /// So many a second, whatever becomes of them: an event's latency counts from when it was to be sent.
-    Rate(f64),
-    /// The next when fewer than so many are on their way to some stream.
-    Outstanding(u64),
-    /// As fast as the connections carry them.
-    Burst,
-}
-
-/// Events for some channels in turn.
-#[derive(Debug)]
-pub(in crate::bench) struct Traffic {
-    pub(in crate::bench) group: u8,
-    pub(in crate::bench) channels: Range<u32>,
-    pub(in crate::bench) pace: Pace,
-    /// When it began.
-    pub(in crate::bench) began: u64,
-    /// So many events have gone out.
-    pub(in crate::bench) sent: u64,
-    /// No event goes out that has this number or falls due after this time.
-    pub(in crate::bench) last: u64,
-    pub(in crate::bench) until: u64,
-    /// What the group had completed when this began.
-    pub(in crate::bench) completed_before: u64,
-}
 
 /// How publishing went.
 #[derive(Debug)]
@@ -111,7 +84,7 @@ impl Publishers {
     }
 
     /// Whether there is a connection for an event. Bursts leave some to the others, which would else be late.
-    fn can_send(&self, pace: Pace) -> bool {
+    pub(super) fn can_send(&self, pace: Pace) -> bool {
         let reserved = if matches!(pace, Pace::Burst) { RESERVED.min(self.target.connections - 1) } else { 0 };
         let unmade = self.target.connections.saturating_sub(self.all.len());
         self.idle.len() + self.free.len() + unmade > reserved
@@ -127,68 +100,8 @@ impl PublishFigures {
     }
 }
 
-impl Traffic {
-    /// Traffic that begins now and has no end.
-    pub(in crate::bench) fn new(group: u8, channels: Range<u32>, pace: Pace, now: u64) -> Self {
-        Self { group, channels, pace, began: now, sent: 0, last: u64::MAX, until: u64::MAX, completed_before: 0 }
-    }
-
-    /// When the next event is due; never if there is none, or not before another one is through.
-    fn due(&self, completed: u64, now: u64) -> u64 {
-        if self.sent >= self.last || now >= self.until {
-            return u64::MAX;
-        }
-        let due = match self.pace {
-            Pace::Rate(rate) => self.began + (self.sent as f64 / rate * 1e9) as u64,
-            Pace::Outstanding(most) if self.outstanding(completed) < most => now,
-            Pace::Outstanding(_) => u64::MAX,
-            Pace::Burst => now,
-        };
-        if due >= self.until { u64::MAX } else { due }
-    }
-
-    /// How many events are due before this time, of traffic that has a rate.
-    pub(in crate::bench) fn due_by(&self, time: u64) -> u64 {
-        match self.pace {
-            Pace::Rate(rate) => (time.saturating_sub(self.began) as f64 / 1e9 * rate).ceil() as u64,
-            Pace::Outstanding(_) | Pace::Burst => self.sent,
-        }
-    }
-
-    /// How many are on their way, of a group that has completed so many.
-    pub(in crate::bench) fn outstanding(&self, completed: u64) -> u64 {
-        self.sent.saturating_sub(completed - self.completed_before)
-    }
-}
-
 impl Engine {
-    /// Publishes what is due, and gives the time of the next event.
-    pub(super) fn publish_due(&mut self) -> io::Result<u64> {
-        let mut next = u64::MAX;
-        for index in 0..self.traffic.len() {
-            loop {
-                let traffic = &mut self.traffic[index];
-                let completed = self.ledger.groups[usize::from(traffic.group)].completed;
-                let now = self.clock.now();
-                let due = traffic.due(completed, now);
-                if due > now {
-                    next = next.min(due);
-                    break;
-                }
-                if !self.publishers.can_send(traffic.pace) {
-                    // An answer will wake us.
-                    break;
-                }
-                let count = u64::from(traffic.channels.end - traffic.channels.start);
-                let channel = traffic.channels.start + (traffic.sent % count) as u32;
-                traffic.sent += 1;
-                self.publish(channel, due, now)?;
-            }
-        }
-        Ok(next)
-    }
-
-    fn publish(&mut self, channel: u32, due: u64, now: u64) -> io::Result<()> {
+    pub(super) fn publish(&mut self, channel: u32, due: u64, now: u64) -> io::Result<()> {
         let number = self.ledger.checker.sent(channel, now);
         let Publishers { target, data, figures, .. } = &mut self.publishers;
         figures.lag.record(now - due);
@@ -298,22 +211,24 @@ impl Engine {
     /// An answer is complete: its event's fate is known, and the connection is free.
     fn answered(&mut self, index: usize) {
         let Some(publisher) = &mut self.publishers.all[index] else { return };
-        let status = publisher.status.take().unwrap_or(0);
+        let (status, closes) = (publisher.status.take().unwrap_or(0), publisher.closes);
         publisher.response = Response::START;
-        if let Some((channel, number, sent)) = publisher.current.take() {
-            let now = self.clock.now();
-            let figures = &mut self.publishers.figures;
-            figures.answer.record(now - sent);
-            if (200..300).contains(&status) {
-                figures.accepted += 1;
-                self.ledger.checker.accepted(channel, number, now, status != 202);
-            } else {
-                figures.failed += 1;
-                figures.first_failure.get_or_insert_with(|| format!("HTTP {status}"));
-                self.ledger.refused(channel, number);
-            }
+        let Some((channel, number, sent)) = publisher.current.take() else {
+            // Nothing was asked: it says why it closes an idle connection.
+            return self.publisher_gone(index, "an answer to nothing");
+        };
+        let now = self.clock.now();
+        let figures = &mut self.publishers.figures;
+        figures.answer.record(now - sent);
+        if (200..300).contains(&status) {
+            figures.accepted += 1;
+            self.ledger.checker.accepted(channel, number, now, status != 202);
+        } else {
+            figures.failed += 1;
+            figures.first_failure.get_or_insert_with(|| format!("HTTP {status}"));
+            self.ledger.refused(channel, number);
         }
-        if publisher.closes {
+        if closes {
             self.drop_publisher(index);
         } else {
             self.publishers.idle.push(index);

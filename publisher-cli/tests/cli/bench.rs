@@ -1,0 +1,204 @@
+//! `sluice bench`: what servers do wrong is found, what they do right is not complained of.
+
+use crate::{
+    command::{Ended, PATIENCE, sluice, spawn},
+    liar::{self, Lie},
+};
+use serde_json::Value;
+use sluice_gateway::{
+    config::{Config, Sources},
+    server::{self, Listeners},
+};
+use std::{collections::BTreeSet, path::Path, time::Duration};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+/// Runs it with `--json` beside these arguments.
+async fn bench(args: &[&str]) -> (Ended, Value) {
+    let ended = sluice(&[&["bench"], args, &["--json"]].concat()).await;
+    let found = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{}{}", ended.stdout, ended.stderr));
+    (ended, found)
+}
+
+/// Twenty events, one after the other, to a server that lies once.
+async fn lied_to(lie: Lie, streams: &str) -> (Ended, Value) {
+    let url = liar::start(lie).await;
+    let load = ["--rate", "100", "--events", "20", "--warmup", "0s", "--settle", "500ms"];
+    bench(&[&["run", "--url", &url, "-n", streams], &load[..]].concat()).await
+}
+
+/// Lost, doubled, disordered.
+fn faults(found: &Value) -> [u64; 3] {
+    ["lost", "doubled", "disordered"].map(|name| found["checked"][name].as_u64().expect("a number"))
+}
+
+#[tokio::test]
+async fn a_server_without_fault_is_not_complained_of() {
+    let (ended, found) = lied_to(Lie::None, "3").await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!((faults(&found), found["checked"]["deliveries"].as_u64()), ([0; 3], Some(60)));
+    assert_eq!(found["traffic"]["events"], 20);
+    assert_eq!(found["traffic"]["publishes_failed"], 0);
+    assert!(found["traffic"]["latency_us"]["p50"].as_u64() > Some(0));
+}
+
+#[tokio::test]
+async fn a_lost_delivery_is_found() {
+    let (ended, found) = lied_to(Lie::Drops, "3").await;
+    assert_eq!((ended.code, faults(&found)), (Some(1), [1, 0, 0]));
+    assert!(ended.stderr.contains("1 deliveries lost"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_doubled_delivery_is_found() {
+    let (ended, found) = lied_to(Lie::Doubles, "3").await;
+    assert_eq!((ended.code, faults(&found)), (Some(1), [0, 1, 0]));
+}
+
+#[tokio::test]
+async fn a_stream_with_another_order_is_found() {
+    let (ended, found) = lied_to(Lie::Swaps, "3").await;
+    assert_eq!((ended.code, faults(&found)), (Some(1), [0, 0, 1]));
+}
+
+#[tokio::test]
+async fn an_order_that_is_wrong_for_all_is_found() {
+    for streams in ["1", "3"] {
+        let (ended, found) = lied_to(Lie::SwapsForAll, streams).await;
+        assert_eq!((ended.code, faults(&found)), (Some(1), [0, 0, 1]), "{streams}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_has_lost_what_follows() {
+    let (ended, found) = lied_to(Lie::Cuts, "3").await;
+    assert_eq!((ended.code, &found["streams"]["cut"]), (Some(1), &1.into()));
+    // It misses the event that was to come when it was cut, and those published before that was noticed.
+    assert!(faults(&found)[0] >= 1 && faults(&found)[1..] == [0, 0], "{found}");
+    assert!(ended.stderr.contains("1 cut"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn an_event_that_is_refused_is_told_and_not_missed() {
+    let (ended, found) = lied_to(Lie::Refuses, "3").await;
+    assert_eq!((ended.code, faults(&found)), (Some(1), [0; 3]));
+    let traffic = &found["traffic"];
+    assert_eq!((&traffic["publishes_failed"], &traffic["first_failure"]), (&1.into(), &"HTTP 500".into()));
+}
+
+#[tokio::test]
+async fn a_window_that_a_lost_event_fills_does_not_wait_for_ever() {
+    let url = liar::start(Lie::Drops).await;
+    let window = ["--outstanding", "1", "--duration", "60s", "--warmup", "0s", "--settle", "200ms"];
+    let (ended, found) = bench(&[&["run", "--url", &url, "-n", "2"], &window[..]].concat()).await;
+    assert_eq!((ended.code, faults(&found)), (Some(1), [1, 0, 0]));
+}
+
+#[tokio::test]
+async fn what_cannot_be_measured_is_said() {
+    let url = liar::start(Lie::None).await;
+    for (args, reason) in [
+        (&["--url", "http://127.0.0.1:1/"][..], "no stream could be opened"),
+        (&["--url", &url, "--publish-url", "http://127.0.0.1:1/", "--warmup", "9s"], "nothing can be published"),
+        (&["--url", &url, "--pid", "nobody=4194304"], "no process"),
+    ] {
+        let ended = sluice(&[&["bench", "run", "-n", "2"], args].concat()).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{args:?}");
+        assert!(ended.stderr.contains(reason), "{args:?}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn the_floor_delivers_all_to_all_and_ends_when_it_is_told() {
+    let mut floor = spawn(&["bench", "floor", "--listen", "127.0.0.1:0"]);
+    let mut lines = BufReader::new(floor.stdout.take().expect("piped")).lines();
+    let url = lines.next_line().await.expect("reads").expect("an address");
+    let pid = floor.id().expect("runs");
+    let measured = format!("floor={pid}");
+    let load =
+        ["-n", "20", "--outstanding", "3", "--events", "50", "--warmup", "0s", "--data", "json", "--size", "300"];
+    let (ended, found) = bench(&[&["run", "--url", &url, "--pid", &measured], &load[..]].concat()).await;
+    assert_eq!((ended.code, faults(&found)), (Some(0), [0; 3]), "{}", ended.stderr);
+    assert_eq!(found["checked"]["deliveries"], 1000);
+    let process = &found["processes"][0];
+    assert!(process["name"] == "floor" && process["before"]["rss_kib"].as_u64() > Some(0), "{process}");
+
+    let (ended, found) = bench(&["run", "--url", &url, "-n", "4", "--idle", "--duration", "10ms"]).await;
+    assert_eq!((ended.code, &found["traffic"], &found["streams"]["open"]), (Some(0), &Value::Null, &4.into()));
+    // It knows no channels.
+    let (ended, found) = bench(&["run", "--url", &url, "-n", "2", "--channels", "2", "--duration", "50ms"]).await;
+    assert!(ended.code == Some(1) && found["checked"]["stray"].as_u64() > Some(0), "{found}");
+    let ended = sluice(&["bench", "run", "--url", &url, "-n", "2", "--events", "5", "--warmup", "0s"]).await;
+    assert!(ended.stdout.contains("10 deliveries: 0 lost, 0 doubled, 0 disordered"), "{}", ended.stdout);
+
+    let pid = rustix::process::Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("is there");
+    let status = tokio::time::timeout(PATIENCE, floor.wait()).await.expect("ends").expect("is awaited");
+    assert!(status.success());
+}
+
+/// A gateway in this process; its streams' URL.
+async fn gateway() -> String {
+    let flag = |key: &str| (key.to_owned(), "127.0.0.1:0".to_owned());
+    let sources = Sources { flags: vec![flag("listen"), flag("admin_listen")], ..Sources::default() };
+    let config = Config::load(&sources).expect("a configuration").config;
+    let listeners = Listeners::bind(&config).expect("free ports");
+    let address = listeners.public.local_addr().expect("an address");
+    tokio::spawn(server::run(config, listeners, std::future::pending(), Duration::ZERO));
+    format!("http://{address}/events?channel={{channel}}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_is_measured_over_both_protocols_beside_streams_that_never_read() {
+    let url = gateway().await;
+    for protocol in [&[][..], &["--http2", "--streams-per-connection", "7"], &["--accept-encoding", "gzip"]] {
+        let load = ["-n", "20", "--stall", "2", "--channels", "3", "--rate", "200", "--events", "40", "--warmup", "0s"];
+        let (ended, found) = bench(&[&["run", "--url", &url], &load[..], protocol].concat()).await;
+        assert_eq!((ended.code, faults(&found)), (Some(0), [0; 3]), "{protocol:?}: {}", ended.stderr);
+        assert_eq!((&found["streams"]["open"], &found["streams"]["stalled"]), (&20.into(), &2.into()));
+        assert!(found["checked"]["deliveries"].as_u64() > Some(40 * 6), "{found}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_resume_at_once_get_exactly_what_they_missed() {
+    let url = gateway().await;
+    let load = ["-n", "20", "--events", "30", "--watch", "3", "--quiet", "200ms"];
+    let (ended, found) = bench(&[&["resume", "--url", &url], &load[..]].concat()).await;
+    assert_eq!((ended.code, faults(&found)), (Some(0), [0; 3]), "{}", ended.stderr);
+    for stage in ["resume", "live"] {
+        assert_eq!((&found[stage]["deliveries"], &found[stage]["is_complete"]), (&600.into(), &true.into()));
+    }
+    assert!(found["resume_to_live"].as_f64() > Some(0.0), "{found}");
+    // More than the gateway keeps is missed, and that is found.
+    let load = ["-n", "2", "--events", "1200", "--watch", "1", "--quiet", "0s", "--patience", "2s"];
+    let (ended, found) = bench(&[&["resume", "--url", &url], &load[..]].concat()).await;
+    assert_eq!((ended.code, &found["resume"]["is_complete"]), (Some(1), &false.into()));
+    assert!(faults(&found)[0] > 0, "{found}");
+}
+
+fn names(found: &Value, into: &mut BTreeSet<String>) {
+    match found {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+            into.insert(name.clone());
+            names(value, into);
+        }),
+        Value::Array(all) => all.iter().for_each(|value| names(value, into)),
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_field_of_the_json_is_documented_and_no_other() {
+    let url = gateway().await;
+    let mut all = BTreeSet::new();
+    let own = std::process::id().to_string();
+    for load in [&["run", "-n", "2", "--events", "2", "--warmup", "0s"][..], &["resume", "-n", "2", "--events", "2"]] {
+        let (_, found) = bench(&[load, &["--url", &url, "--pid", &own]].concat()).await;
+        names(&found, &mut all);
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bench.md");
+    let page = std::fs::read_to_string(page).expect("docs/bench.md");
+    let page = page.split_once("| field |").expect("a table of fields").1;
+    let named: BTreeSet<String> = page.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    assert_eq!(named, all, "docs/bench.md against what is printed");
+}
