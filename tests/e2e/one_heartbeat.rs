@@ -29,3 +29,18 @@ async fn a_client_that_asks_for_it_gets_events() {
         assert!(!id.is_empty() && log.events.iter().all(|event| *event.id == **id), "a heartbeat moves no cursor");
     });
 }
+
+#[tokio::test]
+async fn a_stream_that_is_not_silent_gets_none() {
+    let gateway = Gateway::start("[stream]\nheartbeat = \"3s\"\n").await;
+    let client = Client::once(gateway.events(&["busy"]).keeping_body()).await;
+    // For more than two heartbeats' time.
+    let mut every = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..70 {
+        every.tick().await;
+        gateway.publish("busy", "x").await;
+    }
+    client.wait_events(70).await;
+    assert_eq!(client.read(|log| log.text().matches(": hb\n").count()), 0);
+    client.wait("a heartbeat once it is silent", |log| log.text().contains("\n: hb\n")).await;
+}

@@ -342,6 +342,7 @@ impl Shard {
             return;
         }
         channel.push(frame, self.stamp);
+        channel.news_at = Some(self.now);
         if !std::mem::replace(&mut channel.dirty, true) {
             self.dirty.push(index);
         }

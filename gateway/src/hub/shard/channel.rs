@@ -15,6 +15,7 @@ use crate::{
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    time::Instant,
 };
 
 /// One connection's subscription.
@@ -66,6 +67,8 @@ pub(super) struct ShardChannel {
     pub(super) positioned: bool,
     pub(super) subscribers: Vec<Subscriber>,
     pub(super) dirty: bool,
+    /// When the last frame came.
+    pub(super) news_at: Option<Instant>,
     pub(super) pass: Pass,
     /// Connections that asked for what follows a position.
     pub(super) asking: HashMap<Position, Vec<super::Key>>,
@@ -98,6 +101,7 @@ impl ShardChannel {
             positioned: false,
             subscribers: Vec::new(),
             dirty: false,
+            news_at: None,
             pass: Pass::default(),
             asking: HashMap::new(),
             ring: VecDeque::new(),

@@ -43,11 +43,28 @@ impl Shard {
         }
         let Some(connection) = self.connection(key) else { return };
         if matches!(connection.stage, Stage::Open) && connection.next_heartbeat <= now {
-            let next = now + stream.heartbeat;
-            connection.next_heartbeat = next;
+            let spoke = self.news_at(key).filter(|spoke| *spoke + stream.heartbeat > now);
+            let next = spoke.unwrap_or(now) + stream.heartbeat;
+            if let Some(connection) = self.connection(key) {
+                connection.next_heartbeat = next;
+            }
             self.wheel.add(key, next);
-            self.write_heartbeat(key);
+            if spoke.is_none() {
+                self.write_heartbeat(key);
+            }
         }
+    }
+
+    /// When a connection was last sent news by the shared pass: a stream that is not silent needs no heartbeat. (What is
+    /// written past the pass counts for nothing here: a heartbeat too many does no harm.)
+    fn news_at(&self, key: Key) -> Option<Instant> {
+        let connection = self.connections.get(key.index as usize).filter(|connection| connection.key == key)?;
+        let news = connection.links.iter().filter_map(|link| {
+            let channel = &self.channels[link.channel as usize];
+            let subscriber = channel.subscribers[link.subscriber as usize];
+            channel.news_at.filter(|_| !subscriber.aside && subscriber.next == channel.head())
+        });
+        news.max()
     }
 
     /// Measures what waits for slow clients, and cuts the slowest while that is more than this shard's share of the

@@ -26,8 +26,8 @@ use std::{
 
 /// A keyframe comes after this many events, or this long, whichever is first: so long a client that is not in step gets
 /// blocks of two or three times the size.
-const KEYFRAME_EVENTS: u32 = 32;
-pub(super) const KEYFRAME_EVERY: Duration = Duration::from_secs(1);
+const KEYFRAME_EVENTS: u32 = 64;
+pub(super) const KEYFRAME_EVERY: Duration = Duration::from_secs(2);
 
 /// One frame's block.
 #[derive(Clone, Debug)]
