@@ -20,7 +20,7 @@ use tokio::{
 };
 
 /// Time enough to publish while a browser waits, on a machine that is busy with other tests.
-const CONFIG: &str = "[stream]\nretry_min = \"3s\"\nretry_max = \"3s\"\n";
+pub(super) const CONFIG: &str = "[stream]\nretry_min = \"3s\"\nretry_max = \"3s\"\n";
 
 /// A page that notes all that its EventSource tells it.
 const PAGE: &str = r#"<!doctype html><title>a page</title><link rel="icon" href="data:,"><script>
@@ -58,19 +58,22 @@ async fn serve_page(events_url: &str) -> String {
 
 /// Opens the page in a browser of its own, once it listens.
 async fn open_page(events: &client::Request) -> Browser {
-    let page = serve_page(&format!("http://{}{}", events.address, events.target)).await;
-    let browser = Browser::start().await;
-    browser.open(&page).await;
+    let url = format!("http://{}{}", events.address, events.target);
+    open_page_of(&url, Browser::start().await).await
+}
+
+pub(super) async fn open_page_of(events_url: &str, browser: Browser) -> Browser {
+    browser.open(&serve_page(events_url).await).await;
     browser.until("the stream is open", "return told.opens === 1").await;
     browser
 }
 
-async fn seen(browser: &Browser, count: usize) -> Vec<Value> {
+pub(super) async fn seen(browser: &Browser, count: usize) -> Vec<Value> {
     let script = format!("return told.seen.length >= {count} && told.seen");
     browser.until(&format!("{count} events are seen"), &script).await.as_array().expect("a list").clone()
 }
 
-fn data(seen: &[Value]) -> Vec<&str> {
+pub(super) fn data(seen: &[Value]) -> Vec<&str> {
     seen.iter().map(|event| event["data"].as_str().expect("text")).collect()
 }
 

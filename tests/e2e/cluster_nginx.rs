@@ -34,7 +34,7 @@ async fn a_cursor_of_64_channels_passes_with_default_header_buffers() {
 #[tokio::test]
 async fn first_bytes_heartbeats_and_events_pass_at_once() {
     let cluster = Cluster::start(Redis::start().await, 2, CONFIG).await;
-    let client = Client::once(cluster.events(&["a"]).keeping_body().header("Accept-Encoding", "gzip, br")).await;
+    let client = Client::once(cluster.events(&["a"]).keeping_body().encoded("br")).await;
     client.read(|log| {
         assert_eq!(log.head().header("content-encoding"), None, "nginx compresses no stream");
         assert_eq!(log.head().header("cache-control").as_deref(), Some("no-store, no-transform"));

@@ -4,9 +4,11 @@
 //! `resume_*` and `chaos_*` modules try the promise that nothing is lost and nothing doubled.
 
 mod browser;
+mod browser_compression;
 mod chaos_checker;
 mod chaos_exact_resume;
 mod chaos_lost_history;
+mod cluster_compression;
 mod cluster_counts;
 mod cluster_first_id;
 mod cluster_nginx;
@@ -16,6 +18,8 @@ mod cluster_replica_killed;
 mod cluster_subscriptions;
 mod dependencies;
 mod one_admin;
+mod one_compression;
+mod one_compression_cost;
 mod one_crowd;
 mod one_formats;
 mod one_heartbeat;

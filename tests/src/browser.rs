@@ -48,9 +48,21 @@ impl Browser {
     /// # Panics
     /// When Chromium or its driver does not start.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With more flags of Chromium.
+    ///
+    /// # Panics
+    /// When Chromium or its driver does not start.
+    pub async fn start_with(flags: &[&str]) -> Self {
         let (profile, address) = (directory(), ports::free());
         let mut chromium = Command::new("chromium");
-        chromium.args(FLAGS).arg(format!("--user-data-dir={}", profile.path().display())).arg("about:blank");
+        chromium
+            .args(FLAGS)
+            .args(flags)
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg("about:blank");
         chromium.env("HOME", profile.path());
         let chromium = Process::start("chromium", &mut chromium, profile.path()).with_children();
         let port_file = profile.path().join("DevToolsActivePort");

@@ -2,9 +2,10 @@
 //!
 //! [`Client::once`] keeps to one connection and records how it ends. [`Client::event_source`] does what browsers do (HTML
 //! standard, section 9.2.3): it reconnects with `Last-Event-ID` after the time that `retry:` names, and gives up for
-//! ever on any status but 200. What came is in a [`Log`], and tests wait for what they want to find in it.
+//! ever on any status but 200. What came is in a [`Log`], and tests wait for what they want to find in it. An encoding
+//! that a test asks for is decoded.
 
-use crate::{chunked::Chunked, wait::PATIENCE};
+use crate::{chunked::Chunked, decoder::Decoder, wait::PATIENCE};
 use sluice_cli::sse::{Event, Parser};
 use std::{
     io,
@@ -44,6 +45,12 @@ impl Request {
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Accepts this encoding and no other.
+    #[must_use]
+    pub fn encoded(self, encoding: &str) -> Self {
+        self.header("Accept-Encoding", encoding)
     }
 
     #[must_use]
@@ -99,9 +106,9 @@ impl Head {
 /// How one connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The body was whole: a close after the last byte, or the last chunk.
+    /// The body was whole: a close after the last byte, or the last chunk, and the end of its encoding.
     Clean,
-    /// Cut: a reset, or a close in the middle of a chunked body.
+    /// Cut: a reset, or a close in the middle of a chunked body or of its encoding.
     Broken,
 }
 
@@ -111,8 +118,10 @@ pub struct Log {
     pub heads: Vec<Head>,
     pub ends: Vec<End>,
     pub events: Vec<Event>,
-    /// Every byte after the head, if they are kept.
+    /// Every byte after the head, decoded, if they are kept.
     pub body: Vec<u8>,
+    /// Bytes after the heads as they came.
+    pub encoded_bytes: u64,
     pub last_event_id: String,
     pub retry_ms: Option<u64>,
     /// When the last byte came.
@@ -276,6 +285,7 @@ impl Connection<'_> {
         let head = Head::parse(&String::from_utf8_lossy(&buffer[..head_end]))?;
         let mut chunked = (head.header("transfer-encoding").as_deref() == Some("chunked")).then(Chunked::default);
         let length: Option<usize> = head.header("content-length").and_then(|value| value.parse().ok());
+        let mut decoder = Decoder::new(&head)?;
         self.log.send_modify(|log| log.heads.push(head));
         buffer.drain(..head_end + 4);
 
@@ -287,33 +297,36 @@ impl Connection<'_> {
                 None => content.append(&mut buffer),
             }
             taken += content.len();
-            self.take(&mut parser, &content);
+            self.take(&mut parser, &mut decoder, &content)?;
             content.clear();
             buffer.clear();
-            if chunked.as_ref().is_some_and(Chunked::is_whole) || length.is_some_and(|length| taken >= length) {
-                return Ok(End::Clean);
-            }
-            if stream.read_buf(&mut buffer).await? == 0 {
-                return Ok(if chunked.is_none() && length.is_none() { End::Clean } else { End::Broken });
+            let is_whole =
+                chunked.as_ref().is_some_and(Chunked::is_whole) || length.is_some_and(|length| taken >= length);
+            if is_whole || stream.read_buf(&mut buffer).await? == 0 {
+                let is_whole = (is_whole || (chunked.is_none() && length.is_none())) && decoder.is_whole();
+                return Ok(if is_whole { End::Clean } else { End::Broken });
             }
         }
     }
 
-    fn take(&self, parser: &mut Parser, bytes: &[u8]) {
+    fn take(&self, parser: &mut Parser, decoder: &mut Decoder, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
-            return;
+            return Ok(());
         }
+        let decoded = decoder.push(bytes)?;
         self.log.send_modify(|log| {
             log.last_byte = Some(Instant::now());
+            log.encoded_bytes += bytes.len() as u64;
             if self.request.keep_body {
-                log.body.extend_from_slice(bytes);
+                log.body.extend_from_slice(&decoded);
             }
-            let pushed = parser.push(bytes, &mut log.events);
+            let pushed = parser.push(&decoded, &mut log.events);
             debug_assert!(pushed.is_ok(), "{pushed:?}");
             if parser.last_event_id() != log.last_event_id {
                 parser.last_event_id().clone_into(&mut log.last_event_id);
             }
             log.retry_ms = parser.reconnection_time_ms().or(log.retry_ms);
         });
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ pub mod chunked;
 pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod decoder;
 pub mod follower;
 pub mod gateway;
 pub mod http;
