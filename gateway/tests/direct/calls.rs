@@ -57,7 +57,7 @@ async fn an_event_that_is_refused_takes_none_of_its_neighbours_with_it() {
 #[tokio::test]
 async fn where_the_log_takes_nothing_no_event_is_accepted_and_no_key_remembered() {
     let redis = Redis::start().await;
-    let batch = || (0..5).map(|n| news("x", Some(&n.to_string()).map(String::as_str))).collect::<Vec<_>>();
+    let batch = || (0..5).map(|n| news("x", Some(&n.to_string()))).collect::<Vec<_>>();
     for (right, told) in [("-xadd", "can't run"), ("-xinfo", "can't run"), ("-publish", "nothing was written")] {
         let gateway = redis.limited_gateway(&["~*", "&*", "+@all", right]).await;
         let answers = gateway.publish(batch()).await;

@@ -88,14 +88,8 @@ end
 local function append(p, line, now, event, data, key, trim)
   local micros = now
   if line and micros <= line.micros then micros = line.micros + line.step end
-  local text, position, header = number(micros), '', nil
-  if line then
-    position = text .. '-' .. number(line.seq + 1)
-    header = position .. ' ' .. line.text .. ' '
-  else
-    header = text .. '-0 0 '
-  end
-  local announcement = '\255\1' .. header .. event .. '\n' .. data
+  local text = number(micros)
+  local position = line and text .. '-' .. number(line.seq + 1) or ''
 
   -- Before the entry: were it refused after it, a retry would double the event.
   if key ~= '' then
@@ -108,7 +102,7 @@ local function append(p, line, now, event, data, key, trim)
     written = redis.pcall('XADD', p.log, 'MAXLEN', trim, p.size, position,
       'event', event, 'data', data, 'prev', line.text)
   else
-    written = redis.pcall(p.announce, p.name, announcement)
+    written = redis.pcall(p.announce, p.name, '\255\1' .. text .. '-0 0 ' .. event .. '\n' .. data)
   end
   if failed(written) then
     if key ~= '' then
@@ -120,6 +114,7 @@ local function append(p, line, now, event, data, key, trim)
   end
   -- From here on nothing may fail: the event is out, and an error would make the publisher double it.
   if line then
+    local announcement = '\255\1' .. position .. ' ' .. line.text .. ' ' .. event .. '\n' .. data
     redis.pcall(p.announce, p.name, announcement)
     line.micros, line.text, line.seq, line.trimmed = micros, text, line.seq + 1, trim == '='
     -- Writing an entry takes longer than this, so no call gets ahead of the clock.
@@ -131,8 +126,8 @@ end
 -- p: log, idempotency (keys); announce (PUBLISH or SPUBLISH), name (the pub/sub channel); size (0: no history) and
 -- memory in s (text), age in µs and lifetime in s (numbers).
 -- events: from index `first` on, each event's type ('' for none), data, and idempotency key ('' for none).
--- Answers what became of each, in order: its position ('' without history) or an error; and a table that is true at the
--- number of each one whose key was known. Or answers one error, and then has written nothing.
+-- Answers what became of each, in order, its position ('' without history) or an error; a table with the number of each
+-- one whose key was known, or nil; and whether any was accepted. Or answers one error, and then has written nothing.
 local function publish(p, events, first)
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -142,7 +137,7 @@ local function publish(p, events, first)
     return redis.error_reply('NOPERM this user may not ' .. p.announce .. ' to ' .. p.name .. ': nothing was written')
   end
 
-  local answers, repeated, new_keys = {}, {}, {}
+  local answers, accepted, repeated, new_keys = {}, false, nil, nil
   local line, refusal
   for i = first, #events, 3 do
     local key, nth = events[i + 2], #answers + 1
@@ -150,7 +145,10 @@ local function publish(p, events, first)
     local answer = refusal
     if not answer and key ~= '' then
       answer = recall(p, now, key)
-      repeated[nth] = type(answer) == 'string'
+      if answer and not failed(answer) then
+        accepted, repeated = true, repeated or {}
+        repeated[nth] = true
+      end
     end
     if not answer and not line and p.size ~= '0' then
       line, refusal = line_of(p.log, now)
@@ -161,8 +159,12 @@ local function publish(p, events, first)
       answer, hopeless = append(p, line, now, events[i], events[i + 1], key, i + 2 == #events and '=' or '~')
       if hopeless then
         refusal = answer
-      elseif key ~= '' and not failed(answer) then
-        new_keys[#new_keys + 1] = key
+      elseif not failed(answer) then
+        accepted = true
+        if key ~= '' then
+          new_keys = new_keys or {}
+          new_keys[#new_keys + 1] = key
+        end
       end
     end
     answers[nth] = answer
@@ -175,6 +177,6 @@ local function publish(p, events, first)
     end
     redis.pcall('EXPIRE', p.log, p.memory)
   end
-  if #new_keys > 0 then forget_oldest(p, now, new_keys) end
-  return answers, repeated
+  if new_keys then forget_oldest(p, now, new_keys) end
+  return answers, repeated, accepted
 end

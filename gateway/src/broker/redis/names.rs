@@ -23,7 +23,7 @@ impl Names {
     /// Where the channel's events are announced, and where anybody may `PUBLISH`.
     #[must_use]
     pub fn pubsub(&self, channel: &Channel) -> String {
-        format!("{}{channel}", self.prefix)
+        [self.prefix.as_str(), channel.as_str()].concat()
     }
 
     /// The channel's history, a stream.
@@ -45,7 +45,7 @@ impl Names {
     }
 
     fn key(&self, kind: &str, channel: &Channel) -> String {
-        format!("{0}{kind}:{{{0}{channel}}}", self.prefix)
+        [self.prefix.as_str(), kind, ":{", self.prefix.as_str(), channel.as_str(), "}"].concat()
     }
 
     /// What replicas tell each other. No channel can have this name.

@@ -6,17 +6,13 @@
 -- Answers what became of each event, its position or '', after a `=` if its key was known, or an error; and last the
 -- limits that stood there if they were neither ours nor the default, else ''.
 
-local answers, repeated = publish({
+local answers, repeated, accepted = publish({
   log = KEYS[1], idempotency = KEYS[2], announce = ARGV[1], name = ARGV[2],
   lifetime = tonumber(ARGV[3]), size = ARGV[4], age = tonumber(ARGV[5]), memory = ARGV[6],
 }, ARGV, 9)
 if answers.err then return answers end
 
-local accepted = false
-for nth, answer in ipairs(answers) do
-  accepted = accepted or type(answer) == 'string'
-  if repeated[nth] then answers[nth] = '=' .. answer end
-end
+for nth in pairs(repeated or {}) do answers[nth] = '=' .. answers[nth] end
 -- As when a replica joins: else a channel that nobody has subscribed to yet would be trimmed by the defaults as soon as
 -- somebody publishes who does not know the rules. Nothing here may fail: entries are written.
 local others = ''
