@@ -122,15 +122,17 @@ def floor(_folder):
 
 
 @contextlib.contextmanager
-def sluice(folder, redis_port=None, redis_pid=None):
+def sluice(folder, redis_port=None, redis_pid=None, cores=SERVER_CORE):
     port, admin = free_port(), free_port()
     command = [BIN / "sluice-gateway", "--listen", f"127.0.0.1:{port}", "--admin-listen", f"127.0.0.1:{admin}"]
     if redis_port:
         command += ["--redis", f"redis://127.0.0.1:{redis_port}"]
     # A drain would take its time to end streams that the load has left anyway.
     environment = os.environ | {"SLUICE_DRAIN__DELAY": "0s", "SLUICE_DRAIN__WINDOW": "0s"}
+    # For many streams of few HTTP/2 connections.
+    environment["SLUICE_LIMITS__CONNECTIONS"] = "200000"
     with open(pathlib.Path(folder, "sluice.log"), "wb") as log:
-        process = pinned(SERVER_CORE, command, env=environment, stderr=log)
+        process = pinned(cores, command, env=environment, stderr=log)
     try:
         wait_for(port)
         wait_until_ready(admin)
@@ -204,8 +206,9 @@ KINDS = {"floor": floor, "nchan": nchan, "Sluice": sluice}
 
 
 @contextlib.contextmanager
-def running(kind):
-    """The server of a kind, `floor`, `nchan`, `Sluice`, the last two also `… + Redis`, started anew."""
+def running(kind, both_cores=False):
+    """The server of a kind, `floor`, `nchan`, `Sluice`, the last two also `… + Redis`, started anew; Sluice also on
+    both cores, of which the load then has a part."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         # nginx drops its rights, and has to read what it is given.
         os.chmod(folder, 0o755)
@@ -213,6 +216,8 @@ def running(kind):
         if with_redis:
             redis_pid, redis_port = stack.enter_context(redis(folder))
             yield stack.enter_context(KINDS[name](folder, redis_port, redis_pid))
+        elif both_cores:
+            yield stack.enter_context(sluice(folder, cores=f"{SERVER_CORE},{LOAD_CORE}"))
         else:
             yield stack.enter_context(KINDS[name](folder))
 

@@ -49,7 +49,7 @@ class Work:
         if self.publishes and self.command == "run":
             options += ["--warmup", "2s" if scale == 1 else "500ms"]
         options += self.settings.get(kind, [])
-        with servers.running(kind) as server:
+        with servers.running(kind.partition(", ")[0], both_cores=kind.endswith("both cores")) as server:
             measured = servers.load(self.command, server, options)
         return {name: read(measured) for name, read in self.figures.items()} | {"faults": faults(measured)}
 
@@ -116,10 +116,35 @@ ALL = [
          {"events/s": lambda m: m["traffic"]["events_per_second"], "CPU µs per event": cpu_per_event,
           "of Redis": redis_cpu_per_event},
          [Goal("events/s", "Sluice + Redis", "nchan + Redis", 2.0, at_least=True)]),
-    Work("stalled", "a client that never reads, among 1,000: 50 events/s", ["Sluice"], 1000,
-         ["--rate", 50, "--stall", 1], {"p99 ms": lambda m: m["traffic"]["latency_us"]["p99"] / 1000}, []),
-    Work("unstalled", "the same 1,000 without it", ["Sluice"], 1000, ["--rate", 50],
-         {"p99 ms": lambda m: m["traffic"]["latency_us"]["p99"] / 1000}, []),
+    Work("gzip", "1,000 subscribers, 50 JSON events of 170 bytes a second",
+         ["Sluice", "Sluice, gzip", "Sluice, zstd"], 1000, ["--rate", 50, "--size", 170, "--data", "json"],
+         DELIVERY | {"bytes per delivery": lambda m: m["traffic"]["wire_bytes_per_delivery"]},
+         [Goal("CPU µs per delivery", "Sluice, gzip", "Sluice", 1.1),
+          Goal("bytes per delivery", "Sluice, gzip", "Sluice", 0.35)],
+         settings={"Sluice, gzip": ["--accept-encoding", "gzip"], "Sluice, zstd": ["--accept-encoding", "zstd"]}),
+    Work("stalled", "1,000 subscribers, 50 events a second, and a client that never reads",
+         ["Sluice", "Sluice, stalled"], 1000, ["--rate", 50],
+         {"p50 ms": lambda m: m["traffic"]["latency_us"]["p50"] / 1000,
+          "p99 ms": lambda m: m["traffic"]["latency_us"]["p99"] / 1000},
+         [Goal("p99 ms", "Sluice, stalled", "Sluice", 1.0)], settings={"Sluice, stalled": ["--stall", 1]}),
+    Work("resume", "10,000 clients come back at once and are sent 100 events each", ["Sluice", "Sluice + Redis"], 10_000,
+         ["--events", 100],
+         {"s": lambda m: m["resume"]["seconds"], "s live, in a burst": lambda m: m["live"]["seconds"],
+          "CPU µs per delivery": lambda m: server(m["resume"])["cpu_us_per_delivery"],
+          "p99 ms of others, quiet": lambda m: m["quiet"]["watch_latency_us"]["p99"] / 1000,
+          "p99 ms of others, meanwhile": lambda m: m["resume"]["watch_latency_us"]["p99"] / 1000}, [],
+         command="resume"),
+    *(Work(f"growth-{streams}", f"{streams:,} subscribers, one event outstanding", ["Sluice"], streams,
+           ["--outstanding", 1],
+           DELIVERY | {"KiB per connection, idle": lambda m: server(m)["idle_kib_per_connection"],
+                       "after traffic": lambda m: server(m)["after_kib_per_connection"]}, [])
+      for streams in (1000, 2000, 5000, 10_000, 18_000)),
+    Work("cores", "10,000 subscribers, one event outstanding, two shards", ["Sluice, both cores"], 10_000,
+         ["--outstanding", 1], DELIVERY, []),
+    *(Work(f"http2-{streams}", f"HTTP/2: {streams:,} streams, 100 to a connection, one event outstanding", ["Sluice"],
+           streams, ["--outstanding", 1, "--http2", "--streams-per-connection", 100],
+           DELIVERY | {"KiB per stream": lambda m: server(m)["after_kib_per_connection"]}, [])
+      for streams in (10_000, 100_000)),
 ]
 
 
