@@ -73,8 +73,9 @@ pub(super) enum Transport {
 pub(super) async fn serve(app: Arc<App>, stream: TcpStream) {
     let header_timeout = app.config.http.header_timeout;
     let outcome = match timeout(header_timeout, is_http2(&stream)).await {
-        Ok(Ok(true)) => http2(app, stream).await,
-        Ok(Ok(false)) => http1(app, stream).await,
+        // In boxes of their own, so that a connection needs the room of one of them, and only once it has begun.
+        Ok(Ok(true)) => Box::pin(http2(app, stream)).await,
+        Ok(Ok(false)) => Box::pin(http1(app, stream)).await,
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Ok(()),
     };

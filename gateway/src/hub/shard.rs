@@ -284,7 +284,8 @@ impl Shard {
         self.streams[index] = Stream::default();
         let outlet = match outlet {
             Outlet::Socket(socket) => {
-                let interest = Interest::READABLE | Interest::WRITABLE;
+                // A new socket is writable, which would only wake the shard to tell it so.
+                let interest = Interest::READABLE;
                 let registered = self.registry.register(&mut SourceFd(&socket.as_raw_fd()), Token(index), interest);
                 if let Err(error) = registered {
                     tracing::warn!(%error, "a socket cannot be watched");
@@ -313,6 +314,7 @@ impl Shard {
             stage: Stage::Starting(self.now + START_WITHIN),
             unsent: bytes::Bytes::new(),
             blocked: None,
+            watched: false,
             next_heartbeat,
             ends: ends.map(|when| (when, Reason::MaxAge)),
             started,

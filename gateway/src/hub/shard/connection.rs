@@ -97,6 +97,8 @@ pub(super) struct Connection {
     pub(super) unsent: Bytes,
     /// Since when the socket takes nothing.
     pub(super) blocked: Option<Instant>,
+    /// The poller tells when the socket takes bytes again: it has been full before.
+    pub(super) watched: bool,
     pub(super) next_heartbeat: Instant,
     pub(super) ends: Option<(Instant, Reason)>,
     pub(super) started: Option<tokio::sync::oneshot::Sender<()>>,

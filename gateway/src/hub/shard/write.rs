@@ -79,7 +79,21 @@ impl Shard {
         let Some(connection) = self.connection(key) else { return };
         if connection.blocked.is_none() {
             connection.blocked = Some(now);
+            let watched = std::mem::replace(&mut connection.watched, true);
             self.wheel.add(key, now + patience);
+            if !watched {
+                self.watch_for_room(key);
+            }
+        }
+    }
+
+    /// Has the poller tell when a socket takes bytes again; at once if it does already.
+    fn watch_for_room(&mut self, key: Key) {
+        let Some(Some(socket)) = self.sockets.get(key.index as usize) else { return };
+        let (token, interest) = (Token(key.index as usize), Interest::READABLE | Interest::WRITABLE);
+        if let Err(error) = self.registry.reregister(&mut SourceFd(&socket.as_raw_fd()), token, interest) {
+            // It is cut by the write timeout then.
+            tracing::warn!(%error, "a full socket cannot be watched");
         }
     }
 
