@@ -18,7 +18,7 @@ mod chunked;
 mod clock;
 pub(crate) mod decoder;
 mod engine;
-mod floor;
+pub(crate) mod floor;
 mod http2;
 mod latency;
 mod ledger;

@@ -4,6 +4,7 @@ use super::examples;
 use crate::{
     bench::{
         decoder::AcceptEncoding,
+        floor::Call,
         payload::{self, DataKind},
         process::Process,
         stamp,
@@ -160,6 +161,9 @@ pub struct FloorArgs {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
     pub listen: SocketAddr,
+    /// The system call that hands an event to a stream
+    #[arg(long, value_name = "CALL", value_enum, default_value_t = Call::Write)]
+    pub call: Call,
 }
 
 fn method(text: &str) -> Result<String, String> {
