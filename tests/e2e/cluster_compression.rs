@@ -36,7 +36,7 @@ async fn clients_of_every_encoding_resume_over_a_killed_and_a_drained_replica() 
     let config = format!("{CONFIG}[drain]\ndelay = \"0s\"\nwindow = \"500ms\"\n");
     let mut cluster = Cluster::start(Redis::start().await, 3, &config).await;
     let encoding = |nth: usize| ENCODINGS[nth % ENCODINGS.len()];
-    let channels = |nth: usize| if nth % 2 == 0 { &["a"][..] } else { &["a", "b"] };
+    let channels = |nth: usize| if nth.is_multiple_of(2) { &["a"][..] } else { &["a", "b"] };
     let clients = connect(90, |nth| Client::event_source(cluster.events(channels(nth)).encoded(encoding(nth)))).await;
     let publishers =
         ["a", "b"].map(|channel| Publisher::start(cluster.gateways[0].address, channel, Duration::from_millis(5)));

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 /// No channel.
 const NONE: u32 = u32::MAX;
-/// More frames than this are compressed together, if they are of one channel; fewer as they have been for others.
-const TOGETHER: usize = 4;
+/// More frames than this are compressed together; of fewer, the blocks that others are sent as well are as good.
+const APART: usize = 4;
 
 /// How far a connection's stream is compressed.
 #[derive(Clone, Copy, Debug)]
@@ -94,14 +94,13 @@ impl Shard {
     /// Frames that make up `plain`.
     pub(super) fn encode_frames(&mut self, key: Key, wire: Wire, plain: &[u8], frames: &[Sent]) -> Bytes {
         let scratch = &mut self.compressors;
-        let one_channel = frames.windows(2).all(|two| two[0].frame.channel() == two[1].frame.channel());
         let bytes = match frames {
             _ if !wire.is_compressed() => Bytes::copy_from_slice(plain),
             [Sent { frame, own_id: None }] => frame.whole_block(wire, scratch),
-            several if several.len() > TOGETHER && one_channel => scratch.shared_block(wire.encoding(), plain),
-            several => {
+            many if are_one_block(many) => scratch.shared_block(wire.encoding(), plain),
+            few => {
                 let mut bytes = Vec::with_capacity(plain.len());
-                for Sent { frame, own_id } in several {
+                for Sent { frame, own_id } in few {
                     match own_id {
                         Some(id) => frame.append_with_id(wire, id, scratch, &mut bytes),
                         None => bytes.extend_from_slice(&frame.whole_block(wire, scratch)),
@@ -125,6 +124,31 @@ impl Shard {
     pub(super) fn count_stream(&self, wire: Wire, change: i64) {
         if wire.is_compressed() {
             self.hub.metrics.compressed_connections.with_label_values(&[wire.encoding().as_str()]).add(change);
+        }
+    }
+}
+
+/// Whether frames for one connection are compressed together. Only those of one channel are: see [`compress`].
+fn are_one_block(frames: &[Sent]) -> bool {
+    frames.len() > APART && frames.windows(2).all(|two| two[0].frame.channel() == two[1].frame.channel())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    #[test]
+    fn frames_of_two_channels_are_never_one_block() {
+        let frame = |channel: &str| {
+            let event = Event::new(None, Bytes::from_static(b"x")).expect("valid");
+            let frame = Frame::unpositioned(Channel::new(channel).expect("a name"), 0, event);
+            Sent { frame: Arc::new(frame), own_id: None }
+        };
+        let of = |channels: &[&str]| are_one_block(&channels.iter().map(|channel| frame(channel)).collect::<Vec<_>>());
+        assert!(of(&["a"; 5]) && !of(&["a"; 4]));
+        for mixed in [["a", "a", "b", "a", "a", "a"], ["a", "a", "a", "a", "a", "b"], ["b", "a", "a", "a", "a", "a"]] {
+            assert!(!of(&mixed));
         }
     }
 }
