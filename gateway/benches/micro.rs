@@ -11,14 +11,17 @@ use sluice_gateway::{
     broker::announcement,
     channel::Channel,
     event::Event,
+    metrics::Metrics,
     position::Position,
     sse::{
+        compress::{Encoding, Scratch},
         cursor::{Cursor, CursorWriter},
         frame::{Format, Frame},
     },
 };
 use std::{
     hint::black_box,
+    sync::Arc,
     task::{Context, Waker},
 };
 
@@ -69,6 +72,19 @@ fn cursor(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// One event as an independent block: what a busy channel's chain makes of it is smaller, and takes no longer.
+fn compress(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("compress");
+    let order = r#"{"id":48213,"status":"packed","price":1213.54,"customer":"c-77410","at":"2026-03-01T17:20:34Z"}"#;
+    let event = Event::new(None, Bytes::from_static(order.as_bytes())).expect("an event");
+    let plain = Frame::positioned(news(), AT, 1, event).bytes(Format::Sse).clone();
+    for encoding in Encoding::COMPRESSED {
+        let mut scratch = Scratch::new(Arc::new(Metrics::new()));
+        group.bench_function(encoding.as_str(), |bencher| bencher.iter(|| scratch.block(encoding, black_box(&plain))));
+    }
+    group.finish();
+}
+
 /// From publishing to the outboxes of all subscribers, and out of them again.
 fn fan_out(criterion: &mut Criterion) {
     let runtime =
@@ -92,5 +108,5 @@ fn fan_out(criterion: &mut Criterion) {
     crowd.hub.stop();
 }
 
-criterion_group!(benches, encode, cursor, fan_out);
+criterion_group!(benches, encode, cursor, compress, fan_out);
 criterion_main!(benches);
