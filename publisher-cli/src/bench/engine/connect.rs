@@ -37,13 +37,15 @@ pub(in crate::bench) struct Sources {
 }
 
 impl Sources {
-    /// The given ones; without any, so many of the loopback as the streams need if that is where they go.
+    /// The given ones; without any, so many of the loopback as the streams need if that is where they go: other ones in
+    /// each run, since the ports of the streams of the run before are taken for another minute.
     pub(in crate::bench) fn new(given: &[IpAddr], target: SocketAddr, streams: usize) -> Self {
         let needed = streams.div_ceil(STREAMS_PER_SOURCE);
         let addresses = match target.ip() {
             _ if !given.is_empty() => given.to_vec(),
-            IpAddr::V4(ip) if ip.is_loopback() && needed > 1 => {
-                (1..=needed.min(250)).map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last as u8))).collect()
+            IpAddr::V4(ip) if ip.is_loopback() => {
+                let (second, third) = (fastrand::u8(1..=254), fastrand::u8(..));
+                (1..=needed.min(250)).map(|last| IpAddr::V4(Ipv4Addr::new(127, second, third, last as u8))).collect()
             }
             _ => Vec::new(),
         };
