@@ -4,6 +4,7 @@
 //! What takes time (reading history, comparing tops) is done by tasks beside it. A feed exists while a shard has
 //! subscribers of its channel and for `redis.linger` after; the hub alone subscribes and unsubscribes.
 
+mod admission;
 pub mod cluster;
 pub mod connection;
 mod feed;
@@ -40,43 +41,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub use admission::{Permit, Refused};
 pub use queue::Target;
-
-/// Counts one open stream for as long as it lives.
-pub struct Permit {
-    hub: Weak<Hub>,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(hub) = self.hub.upgrade() {
-            hub.connections.fetch_sub(1, Ordering::AcqRel);
-            hub.metrics.connections_active.dec();
-        }
-    }
-}
-
-/// Why a stream is not let in just now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    #[error("this replica has as many connections as `limits.connections` allows")]
-    Connections,
-    #[error("this replica has as many channels as `limits.channels` allows")]
-    Channels,
-    #[error("this replica is being stopped")]
-    Draining,
-}
-
-impl Refused {
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::Channels => "channels",
-            Self::Draining => "draining",
-        }
-    }
-}
 
 /// See the module's documentation.
 pub struct Hub {
@@ -206,26 +172,6 @@ impl Hub {
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
-    }
-
-    /// Counts a stream in, or says why it must wait.
-    ///
-    /// # Errors
-    /// When the replica is full or stopping.
-    pub fn admit(&self) -> Result<Permit, Refused> {
-        if self.draining.load(Ordering::Acquire) {
-            return Err(Refused::Draining);
-        }
-        if self.read_feeds().len() >= self.config.limits.channels {
-            return Err(Refused::Channels);
-        }
-        let limit = self.config.limits.connections;
-        self.connections
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then_some(open + 1))
-            .map_err(|_| Refused::Connections)?;
-        self.metrics.connections_active.inc();
-        self.metrics.connections.inc();
-        Ok(Permit { hub: Weak::clone(&self.this) })
     }
 
     /// Gives a connection to the shard that has the fewest.
