@@ -96,7 +96,7 @@ impl Metrics {
         let make = Make(&registry);
         let delivery = DeliveryHistogram::new(
             "sse_delivery_seconds",
-            "Seconds from publishing an event to handing it to a client's socket.",
+            "Seconds from publishing an event to handing it to a client's socket; without replays.",
         );
         make.register(Box::new(delivery.clone()));
         let build = make.gauges("sse_build_info", "Always 1; the labels say what is running.", &["version"]);
@@ -177,7 +177,7 @@ impl Metrics {
                 "Channels resumed from a cursor, by where from and how it ended.",
                 &["source", "result"],
             ),
-            replayed_events: make.counter("sse_replayed_events_total", "Events sent again from history."),
+            replayed_events: make.counter("sse_replayed_events_total", "Events sent again from history or memory."),
             gaps: make.counters("sse_gaps_total", "Gaps told to clients, by reason.", &["reason"]),
             repairs: make.counters(
                 "sse_repairs_total",

@@ -1,6 +1,7 @@
 //! The admin port: health, settings in effect, and metrics that count what really happened.
 
 use sluice_tests::{
+    client::Client,
     cluster::connect,
     gateway::{Gateway, Options},
 };
@@ -76,11 +77,19 @@ async fn metrics_count_what_really_happened() {
     let sent = gateway.metric("sse_bytes_sent_total", &[]).await;
     assert!(sent >= 70.0 * "data: x\n\n".len() as f64, "{sent}");
     assert!(gateway.metric("sse_delivery_seconds_sum", &[]).await < 70.0 * 5.0, "seconds");
+    let first = clients[0].read(|log| log.events[0].id.clone());
+    let back = Client::once(gateway.events(&["counted"]).header("Last-Event-ID", &first)).await;
+    back.wait_events(6).await;
+    gateway.wait_metric("sse_replayed_events_total", &[], 6.0).await;
+    gateway.publish("counted", "x").await;
+    // Seven to each of ten clients, then one to eleven; what was sent again is not news.
+    gateway.wait_metric("sse_delivery_seconds_count", &[], 81.0).await;
+    drop(back);
     drop(clients);
     gateway.wait_metric("sse_connections_active", &[], 0.0).await;
-    gateway.wait_metric("sse_disconnects_total", &["reason=\"client\""], 10.0).await;
+    gateway.wait_metric("sse_disconnects_total", &["reason=\"client\""], 11.0).await;
     gateway.wait_metric("sse_channels_active", &[], 0.0).await;
-    gateway.wait_metric("sse_connections_total", &[], 10.0).await;
+    gateway.wait_metric("sse_connections_total", &[], 11.0).await;
 }
 
 #[tokio::test]

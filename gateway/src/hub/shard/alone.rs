@@ -117,7 +117,7 @@ impl Shard {
         }
         let which = Which { place, wire: wire.format().into(), in_step: false };
         let batch = channel.batch(which, || false, &mut self.compressors);
-        let mut tally = Tally::of(channel, place);
+        let mut tally = Tally::of(channel, place, link.live_from);
         tally.writes = 1;
         tally.count(metrics);
         channel.subscribers[link.subscriber as usize].next = channel.head();
@@ -248,7 +248,7 @@ impl Shard {
                 // A gap made for this link alone has no place in the ring.
                 if channel.ring_holds(next, frame) {
                     channel.subscribers[link.subscriber as usize].next = next + 1;
-                    if frame.is_event() {
+                    if frame.is_event() && next >= link.live_from {
                         let late = now_micros().saturating_sub(frame.published());
                         self.hub.metrics.delivery.observe(late, 1);
                     }

@@ -66,6 +66,8 @@ pub(super) struct Link {
     pub(super) progress: Progress,
     /// A resume that was not counted yet.
     pub(super) resuming: bool,
+    /// The place in the channel's ring from which on events are news. What stands before it is a replay from memory.
+    pub(super) live_from: u64,
     /// Where the client stands, while the ring does not say it: unless the connection is in step.
     pub(super) at: Position,
 }

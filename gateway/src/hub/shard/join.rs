@@ -23,6 +23,7 @@ impl Shard {
                 by_name: keys.iter().filter(|&&key| key == keys[nth]).count() > 1,
                 progress: Progress::Waiting(start),
                 resuming: matches!(start, Start::After(_)),
+                live_from: 0,
                 at: Position::default(),
             };
             subscribers.push(Subscriber {
@@ -69,6 +70,7 @@ impl Shard {
         let head = channel.head();
         link.at = channel.last();
         link.progress = Progress::Live;
+        link.live_from = head;
         channel.subscribers[link.subscriber as usize].next = head;
         if !channel.positioned {
             return;
@@ -190,6 +192,7 @@ impl Shard {
         if let Some(place) = channel.locate(link.at) {
             channel.subscribers[link.subscriber as usize].next = place;
             link.progress = Progress::Live;
+            link.live_from = channel.head();
             true
         } else if ahead {
             // The client was sent more by another replica than this one has heard of.

@@ -23,18 +23,27 @@ const CLOCK_EVERY: u64 = 256;
 /// What a batch of frames counts for, times the connections that got it.
 #[derive(Default)]
 pub(super) struct Tally {
+    events: u64,
+    /// When those were published that are news.
     published: Vec<u64>,
     gaps: Vec<GapReason>,
     pub(super) writes: u64,
 }
 
 impl Tally {
-    pub(super) fn of(channel: &ShardChannel, from: u64) -> Self {
+    /// What stands in the ring from a place on, of which what stands before `live_from` is a replay.
+    pub(super) fn of(channel: &ShardChannel, from: u64, live_from: u64) -> Self {
         let mut tally = Self::default();
-        for frame in (from..channel.head()).filter_map(|place| channel.frame(place)) {
+        for place in from..channel.head() {
+            let Some(frame) = channel.frame(place) else { continue };
             match frame.content() {
-                Content::Event(_) => tally.published.push(frame.published()),
                 Content::Gap { reason, .. } => tally.gaps.push(*reason),
+                Content::Event(_) => {
+                    tally.events += 1;
+                    if place >= live_from {
+                        tally.published.push(frame.published());
+                    }
+                }
             }
         }
         tally
@@ -46,7 +55,7 @@ impl Tally {
             return;
         }
         let now = now_micros();
-        metrics.messages.inc_by(writes * self.published.len() as u64);
+        metrics.messages.inc_by(writes * self.events);
         for published in &self.published {
             metrics.delivery.observe(now.saturating_sub(*published), writes);
         }
@@ -170,7 +179,7 @@ impl Shard {
             if which != (Which { place, wire, in_step }) {
                 if which.place != place {
                     tally.count(&self.hub.metrics);
-                    tally = Tally::of(channel, place);
+                    tally = Tally::of(channel, place, 0);
                 }
                 which = Which { place, wire, in_step };
                 let nobody_in_step = || {

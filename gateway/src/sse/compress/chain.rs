@@ -26,8 +26,8 @@ use std::{
 
 /// A keyframe comes after this many events, or this long, whichever is first: so long a client that is not in step gets
 /// blocks of two or three times the size.
-const KEYFRAME_EVENTS: u32 = 64;
-pub(super) const KEYFRAME_EVERY: Duration = Duration::from_secs(2);
+const KEYFRAME_EVENTS: u32 = 256;
+pub(super) const KEYFRAME_EVERY: Duration = Duration::from_secs(5);
 
 /// One frame's block.
 #[derive(Clone, Debug)]
@@ -189,25 +189,25 @@ mod tests {
     }
 
     #[test]
-    fn a_keyframe_comes_every_64_events() {
+    fn a_keyframe_comes_every_256_events() {
         let mut world = World::new();
-        let keyframes: Vec<_> = (0..100).filter(|&nth| world.block(nth, nth * 10).keyframe).collect();
+        let keyframes: Vec<_> = (0..300).filter(|&nth| world.block(nth, nth * 10).keyframe).collect();
         // The second is one too: only then is the channel known to be busy.
-        assert_eq!(keyframes, [0, 1, 65]);
+        assert_eq!(keyframes, [0, 1, 257]);
     }
 
     #[test]
-    fn a_keyframe_comes_every_two_seconds() {
+    fn a_keyframe_comes_every_five_seconds() {
         let mut world = World::new();
-        let keyframes: Vec<_> = (0..20).filter(|&nth| world.block(nth, nth * 300).keyframe).collect();
-        assert_eq!(keyframes, [0, 1, 8, 15]);
+        let keyframes: Vec<_> = (0..20).filter(|&nth| world.block(nth, nth * 700).keyframe).collect();
+        assert_eq!(keyframes, [0, 1, 9, 17]);
     }
 
     #[test]
     fn a_quiet_channel_has_keyframes_alone_and_no_compressor() {
         let mut world = World::new();
         for nth in 0..20 {
-            assert!(world.block(nth, nth * 2001).keyframe && !world.holds());
+            assert!(world.block(nth, nth * 5001).keyframe && !world.holds());
         }
     }
 
