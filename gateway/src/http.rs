@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod admin;
 mod body;
+mod caller;
 mod connection;
 mod console;
 mod cors;

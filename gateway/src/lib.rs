@@ -12,6 +12,7 @@
 //! Dependencies point one way: `http → hub → sse`, `hub → broker`. The broker knows nothing of HTTP, the encoder nothing
 //! of Redis.
 
+pub mod auth;
 pub mod broker;
 pub mod channel;
 pub mod config;

@@ -6,6 +6,7 @@
 use super::{
     App,
     body::Body,
+    caller::Peer,
     head_clock::{Clocked, HeadClock},
     route, subscribe,
 };
@@ -70,12 +71,12 @@ pub(super) enum Transport {
 }
 
 /// Serves a connection until it ends or leaves for a shard.
-pub(super) async fn serve(app: Arc<App>, stream: TcpStream) {
+pub(super) async fn serve(app: Arc<App>, stream: TcpStream, peer: Peer) {
     let header_timeout = app.config.http.header_timeout;
     let outcome = match timeout(header_timeout, is_http2(&stream)).await {
         // In boxes of their own, so that a connection needs the room of one of them, and only once it has begun.
-        Ok(Ok(true)) => Box::pin(http2(app, stream)).await,
-        Ok(Ok(false)) => Box::pin(http1(app, stream)).await,
+        Ok(Ok(true)) => Box::pin(http2(app, stream, peer)).await,
+        Ok(Ok(false)) => Box::pin(http1(app, stream, peer)).await,
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Ok(()),
     };
@@ -103,7 +104,7 @@ async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn http1(app: Arc<App>, stream: TcpStream) -> Outcome {
+async fn http1(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
     let slot = Arc::new(HandoffSlot::default());
     let clock = HeadClock::new();
     let service = {
@@ -113,7 +114,7 @@ async fn http1(app: Arc<App>, stream: TcpStream) -> Outcome {
             let transport = Transport::Http1(Arc::clone(&slot));
             clock.request_began();
             Box::pin(async move {
-                let response = route::answer(app, transport, request).await;
+                let response = route::answer(app, transport, peer, request).await;
                 clock.request_ended();
                 Ok(response)
             })
@@ -169,13 +170,13 @@ fn hand_over(app: &App, stream: TcpStream, handoff: Handoff) -> io::Result<()> {
     Ok(())
 }
 
-async fn http2(app: Arc<App>, stream: TcpStream) -> Outcome {
+async fn http2(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
     let heartbeat = app.config.stream.heartbeat;
     let service = {
         let app = Arc::clone(&app);
         service_fn(move |request: Request<Incoming>| -> Answering {
             let app = Arc::clone(&app);
-            Box::pin(async move { Ok(route::answer(app, Transport::Http2, request).await) })
+            Box::pin(async move { Ok(route::answer(app, Transport::Http2, peer, request).await) })
         })
     };
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())

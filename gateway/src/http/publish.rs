@@ -2,7 +2,7 @@
 //!
 //! A 2xx is only ever said of what the broker has accepted.
 
-use super::{App, body::Body, problem::Problem, query::Query, route::json};
+use super::{App, body::Body, caller::Caller, problem::Problem, query::Query, route::json};
 use crate::{
     broker::{Accepted, Publish, Unavailable, announcement::json_data},
     channel::Channel,
@@ -33,6 +33,7 @@ struct Published<'a> {
 /// `POST /channels/{channel}/events` and `POST /broadcast`.
 pub(super) async fn one(
     app: &App,
+    _caller: &Caller,
     channel: Channel,
     request: Request<Incoming>,
     query: &Query,
@@ -51,7 +52,7 @@ pub(super) async fn one(
 }
 
 /// `POST /events`: a JSON object, an array of them, or one a line.
-pub(super) async fn batch(app: &App, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+pub(super) async fn batch(app: &App, _caller: &Caller, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
     let limits = &app.config.limits;
     let ndjson = is_ndjson(request.headers());
     let request_key = header_key(request.headers())?;

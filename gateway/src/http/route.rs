@@ -1,7 +1,14 @@
 //! From a request to its handler: paths, methods, and what every answer gets.
 
 use super::{
-    App, body::Body, connection::Transport, console, cors, counts, history, problem::Problem, publish, query::Query,
+    App,
+    body::Body,
+    caller::{Caller, Peer},
+    connection::Transport,
+    console, cors, counts, history,
+    problem::Problem,
+    publish,
+    query::Query,
     subscribe,
 };
 use crate::{channel::Channel, hub::Target};
@@ -71,7 +78,12 @@ impl Resource {
 }
 
 /// Answers a request. Never fails: what goes wrong is an answer too.
-pub(super) async fn answer(app: Arc<App>, transport: Transport, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(
+    app: Arc<App>,
+    transport: Transport,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Response<Body> {
     app.in_flight.fetch_add(1, Ordering::AcqRel);
     let counted = Counted(Arc::clone(&app));
     let origin = request.headers().get(ORIGIN).cloned();
@@ -83,7 +95,7 @@ pub(super) async fn answer(app: Arc<App>, transport: Transport, request: Request
         Some(resource) if !resource.methods().split(", ").any(|allowed| allowed == method.as_str()) => {
             Err(Problem::method_not_allowed(resource.methods()))
         }
-        Some(resource) => handle(&app, transport, resource, request, counted).await,
+        Some(resource) => handle(&app, transport, &peer, resource, request, counted).await,
     };
     let mut response = handled.unwrap_or_else(Problem::into_response);
     if version <= hyper::Version::HTTP_11 && leaves_body_unread(response.status()) {
@@ -119,24 +131,28 @@ fn options(resource: &Resource, is_of_a_page: bool) -> Response<Body> {
 async fn handle(
     app: &Arc<App>,
     transport: Transport,
+    peer: &Peer,
     resource: &Resource,
     request: Request<Incoming>,
     counted: Counted,
 ) -> Result<Response<Body>, Problem> {
     let query = Query::parse(request.uri().query())?;
+    let caller = Caller::of(peer, request.headers())?;
     match (resource, request.method()) {
         (Resource::Console(path), _) if app.config.console != Some(false) => {
             console::file(path).ok_or_else(|| Problem::not_found("there is no such file"))
         }
         (Resource::Console(_), _) => Err(Problem::not_found("the console is switched off (`console = true` shows it)")),
-        (Resource::Events, &Method::POST) => publish::batch(app, request).await,
+        (Resource::Events, &Method::POST) => publish::batch(app, &caller, request).await,
         (Resource::Events, _) => {
             // A stream is no request that a stop waits for.
             drop(counted);
-            subscribe::stream(app, transport, &request, &query).await
+            subscribe::stream(app, transport, &caller, &request, &query).await
         }
-        (Resource::Broadcast, _) => publish::one(app, Channel::all(), request, &query).await,
-        (Resource::ChannelEvents(name), &Method::POST) => publish::one(app, channel(name)?, request, &query).await,
+        (Resource::Broadcast, _) => publish::one(app, &caller, Channel::all(), request, &query).await,
+        (Resource::ChannelEvents(name), &Method::POST) => {
+            publish::one(app, &caller, channel(name)?, request, &query).await
+        }
         (Resource::ChannelEvents(name), &Method::DELETE) => history::forget(app, &channel(name)?).await,
         (Resource::ChannelEvents(name), _) => history::read(app, &channel(name)?, &query).await,
         (Resource::Channel(name), _) => counts::channel(app, &channel(name)?).await,

@@ -3,6 +3,7 @@
 use super::{
     App,
     body::Body,
+    caller::Caller,
     connection::{Handoff, Transport},
     cors,
     negotiate::{self, Form},
@@ -45,15 +46,17 @@ pub(super) struct Wanted {
     pub(super) heartbeat: Heartbeat,
     pub(super) greeting: Greeting,
     pub(super) channels: Vec<(Channel, Start)>,
+    pub(super) caller: Caller,
 }
 
 pub(super) async fn stream(
     app: &Arc<App>,
     transport: Transport,
+    caller: &Caller,
     request: &Request<Incoming>,
     query: &Query,
 ) -> Result<Response<Body>, Problem> {
-    let wanted = wanted(app, request.headers(), query)?;
+    let wanted = wanted(app, caller, request.headers(), query)?;
     if request.method() == Method::HEAD {
         return Ok(head(app, &wanted));
     }
@@ -104,7 +107,7 @@ pub(super) fn open(
     started: Option<tokio::sync::oneshot::Sender<()>>,
 ) -> Open {
     let id = app.connection_id();
-    let Wanted { wire, heartbeat, greeting, mut channels, .. } = wanted;
+    let Wanted { wire, heartbeat, greeting, mut channels, caller, .. } = wanted;
     if !channels.iter().any(|(channel, _)| channel.as_str() == crate::channel::ALL) {
         channels.push((Channel::all(), Start::Live));
     }
@@ -112,14 +115,27 @@ pub(super) fn open(
         // Nobody else is told the id, so nobody could publish to it.
         channels.push((Channel::of_connection(&id), Start::Live));
     }
-    let span = tracing::debug_span!("connection", %id, channels = channels.len());
+    let span = tracing::debug_span!("connection", %id, address = %caller.address, channels = channels.len());
     span.in_scope(|| tracing::debug!("stream opened"));
     // Up to a fifth sooner, so that streams that came together do not end together.
     let ends = app.config.stream.max_age.map(|age| Instant::now() + age.mul_f64(1.0 - fastrand::f64() / 5.0));
-    Open { id, subject: None, outlet, head, wire, heartbeat, greeting, channels, ends, started, span, permit }
+    Open {
+        id,
+        subject: caller.identity.subject.clone(),
+        outlet,
+        head,
+        wire,
+        heartbeat,
+        greeting,
+        channels,
+        ends,
+        started,
+        span,
+        permit,
+    }
 }
 
-fn wanted(app: &App, headers: &HeaderMap, query: &Query) -> Result<Wanted, Problem> {
+fn wanted(app: &App, caller: &Caller, headers: &HeaderMap, query: &Query) -> Result<Wanted, Problem> {
     let form = negotiate::form(headers)?;
     let greeting = match (form, query.switch("hello")?) {
         (Form::Poll, _) => Greeting::Cursor,
@@ -166,7 +182,7 @@ fn wanted(app: &App, headers: &HeaderMap, query: &Query) -> Result<Wanted, Probl
         (Form::Ndjson | Form::Poll, _) => Format::Ndjson,
     };
     let encoding = if may_compress(app, form) { negotiate::encoding(headers) } else { Encoding::Identity };
-    Ok(Wanted { form, wire: Wire::new(format, encoding), heartbeat, greeting, channels })
+    Ok(Wanted { form, wire: Wire::new(format, encoding), heartbeat, greeting, channels, caller: caller.clone() })
 }
 
 /// Whether the client has a say in how its answer is encoded. A poll's answer is short.
