@@ -156,6 +156,12 @@ pub trait Broker: Send + Sync + 'static {
     /// Sends `message` to every replica, this one too; answers how many there are, if the broker can tell.
     fn control(&self, message: Bytes) -> BoxFuture<'_, Result<usize, Unavailable>>;
 
+    /// Writes down that the token with this id is denied until then, in milliseconds since 1970.
+    fn deny<'a>(&'a self, token_id: &'a str, until_ms: u64) -> BoxFuture<'a, Result<(), Unavailable>>;
+
+    /// The ids of all denied tokens, each with its time.
+    fn denied(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, Unavailable>>;
+
     /// Stops links and background work.
     fn stop(&self);
 }

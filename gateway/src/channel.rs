@@ -74,6 +74,14 @@ impl Channel {
         Self::unchecked(format!("$conn.{id}").into())
     }
 
+    /// The channel of all connections of a token's subject, `$user.<sub>`.
+    ///
+    /// # Errors
+    /// When the subject is empty or too long.
+    pub fn of_user(subject: &str) -> Result<Self, InvalidChannel> {
+        Self::new(&format!("$user.{}", crate::auth::subject_in_channel(subject)))
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0.name

@@ -5,9 +5,11 @@
 //! [`sections`]), and the reference, the environment names, the checks and the JSON of the admin port are made from
 //! that definition. Nothing here opens a connection or binds a port.
 
+mod auth_keys;
 mod channel_rules;
 mod checks;
 mod layers;
+mod lists;
 mod problems;
 mod reference;
 mod secret;
@@ -20,9 +22,10 @@ mod values;
 
 use std::path::PathBuf;
 
-pub use channel_rules::{ChannelRule, Kept, RuleHistory};
+pub use auth_keys::{Algorithm, ApiKey, AuthKey};
+pub use channel_rules::{Access, ChannelRule, Kept, RuleHistory};
 pub use problems::ConfigErrors;
-pub use secret::SecretUrl;
+pub use secret::{Secret, SecretUrl};
 pub use sections::{
     Auth, Config, Cors, Drain, History, Http, Hub, Limits, Log, LogFormat, Memory, Outbox, Redis, Stream,
 };
@@ -73,6 +76,7 @@ impl Config {
 
         let mut config = Self::read(&mut Reader::new(&merged, &mut problems));
         secret::take_from_file(&mut config.redis, &mut problems);
+        auth_keys::check(&mut config.auth, sources.file.as_deref(), &mut problems);
         // What a file that could not be read would have said is unknown, and so is whether the rest contradicts it.
         if file_was_read {
             checks::across(&config, &mut problems);

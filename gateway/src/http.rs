@@ -11,6 +11,7 @@ mod connection;
 mod console;
 mod cors;
 mod counts;
+mod credentials;
 mod head_clock;
 mod history;
 mod negotiate;
@@ -21,7 +22,7 @@ mod query;
 mod route;
 mod subscribe;
 
-use crate::{broker::Broker, config::Config, hub::Hub, metrics::Metrics};
+use crate::{auth::Auth, broker::Broker, config::Config, hub::Hub, metrics::Metrics};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize},
@@ -30,6 +31,7 @@ use std::sync::{
 /// What every request handler needs.
 pub struct App {
     pub config: Arc<Config>,
+    pub auth: Auth,
     pub hub: Arc<Hub>,
     pub broker: Arc<dyn Broker>,
     pub metrics: Arc<Metrics>,
@@ -40,9 +42,9 @@ pub struct App {
 
 impl App {
     #[must_use]
-    pub fn new(config: Arc<Config>, hub: Arc<Hub>, broker: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: Arc<Config>, auth: Auth, hub: Arc<Hub>, broker: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
         let (in_flight, connection_ids) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self { config, hub, broker, metrics, in_flight, connection_ids }
+        Self { config, auth, hub, broker, metrics, in_flight, connection_ids }
     }
 
     /// An id for a new stream, unique in the cluster: this replica's, and a count.

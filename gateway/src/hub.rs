@@ -15,6 +15,7 @@ mod upkeep;
 mod wheel;
 
 use crate::{
+    auth::denied::Denied,
     broker::{Broker, Sink, announcement::Announced},
     channel::Channel,
     config::Config,
@@ -65,6 +66,7 @@ pub struct Hub {
     broker: OnceLock<Arc<dyn Broker>>,
     replayer: OnceLock<Arc<Replayer>>,
     cluster: Cluster,
+    denied: Arc<Denied>,
     connections: AtomicUsize,
     draining: std::sync::atomic::AtomicBool,
     reachable: Mutex<Result<(), Away>>,
@@ -122,6 +124,7 @@ impl Hub {
             broker: OnceLock::new(),
             replayer: OnceLock::new(),
             cluster: Cluster::new(replica),
+            denied: Arc::default(),
             connections: AtomicUsize::new(0),
             draining: std::sync::atomic::AtomicBool::new(false),
             reachable: Mutex::new(Err(Away {
@@ -149,6 +152,7 @@ impl Hub {
         tasks.push(tokio::spawn(Arc::clone(&hub).keep_subscriptions(wanted_subscriptions)));
         tasks.push(tokio::spawn(Arc::clone(&hub).tidy()));
         tasks.push(tokio::spawn(Arc::clone(&hub).flush_whenever_asked()));
+        tasks.push(tokio::spawn(Arc::clone(&hub).keep_denied()));
         drop(tasks);
         Ok(hub)
     }
@@ -202,6 +206,12 @@ impl Hub {
                 queue.push(Command::Outbox { connection: wheel::Key { index, generation }, signal });
             }
         })
+    }
+
+    /// The tokens that are denied, kept as the broker has them.
+    #[must_use]
+    pub fn denied(&self) -> &Arc<Denied> {
+        &self.denied
     }
 
     /// Streams open on this replica.

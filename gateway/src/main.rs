@@ -143,19 +143,30 @@ fn banner(config: &Config, listeners: &Listeners) -> anyhow::Result<()> {
         Some(url) => url.to_string(),
         None => "embedded: one replica, and nothing survives a restart".to_owned(),
     };
+    let open = !config.auth.has_keys();
+    let access = if open {
+        "open: no keys are configured, so everyone who can connect may subscribe and publish"
+    } else {
+        "by tokens and keys, and by what [[channel]] rules give to anyone"
+    };
+    let console = if config.console.unwrap_or(open) {
+        format!("http://{public}/")
+    } else {
+        "off, as keys are configured (console = true shows it)".to_owned()
+    };
     let text = format!(
         "sluice-gateway {}\n\
-         console  http://{public}/\n\
+         console  {console}\n\
          events   http://{public}/events?channel=news\n\
          admin    http://{admin}/metrics\n\
          broker   {broker}\n\
-         access   open: no keys are configured, so everyone who can connect may subscribe and publish\n",
+         access   {access}\n",
         env!("CARGO_PKG_VERSION"),
     );
     if config.log.format == LogFormat::Text {
         say(&text);
     } else {
-        tracing::info!(%public, %admin, %broker, open = true, "listening");
+        tracing::info!(%public, %admin, %broker, open, "listening");
     }
     Ok(())
 }

@@ -25,10 +25,13 @@ pub enum Reason {
     MaxAge,
     /// Closed through the HTTP interface.
     Closed,
+    /// Its token has expired.
+    TokenExpired,
 }
 
 impl Reason {
-    pub const ALL: [Self; 6] = [Self::Client, Self::Slow, Self::WriteTimeout, Self::Drain, Self::MaxAge, Self::Closed];
+    pub const ALL: [Self; 7] =
+        [Self::Client, Self::Slow, Self::WriteTimeout, Self::Drain, Self::MaxAge, Self::Closed, Self::TokenExpired];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -39,6 +42,7 @@ impl Reason {
             Self::Drain => "drain",
             Self::MaxAge => "max_age",
             Self::Closed => "closed",
+            Self::TokenExpired => "token_expired",
         }
     }
 }
@@ -51,6 +55,9 @@ pub struct Metrics {
     pub disconnects: IntCounterVec,
     pub refused: IntCounterVec,
     pub messages: IntCounter,
+    pub auth_failures: IntCounterVec,
+    pub key_reloads: IntCounterVec,
+    pub jwks_fetches: IntCounterVec,
     pub bytes_sent: IntCounter,
     pub compressed_before: IntCounterVec,
     pub compressed_after: IntCounterVec,
@@ -112,6 +119,21 @@ impl Metrics {
                 "sse_refused_total",
                 "Streams refused for now, by reason; `accept`: connections that the kernel had no room for.",
                 &["reason"],
+            ),
+            auth_failures: make.counters(
+                "sse_auth_failures_total",
+                "Requests refused for want of a right, by reason.",
+                &["reason"],
+            ),
+            key_reloads: make.counters(
+                "sse_key_reloads_total",
+                "Times that a file with a key had changed, by whether the new one could be used.",
+                &["result"],
+            ),
+            jwks_fetches: make.counters(
+                "sse_jwks_fetches_total",
+                "Times that an issuer's keys were asked for, by whether they came.",
+                &["result"],
             ),
             messages: make
                 .counter("sse_messages_total", "Events handed to clients' sockets: one event to 10 clients counts 10."),
@@ -198,6 +220,15 @@ impl Metrics {
         }
         for reason in ["connections", "channels", "draining", "accept"] {
             metrics.refused.with_label_values(&[reason]);
+        }
+        for reason in ["missing", "invalid", "expired", "denied", "forbidden", "origin", "keys"] {
+            metrics.auth_failures.with_label_values(&[reason]);
+        }
+        for result in ["changed", "failed"] {
+            metrics.key_reloads.with_label_values(&[result]);
+        }
+        for result in ["ok", "failed"] {
+            metrics.jwks_fetches.with_label_values(&[result]);
         }
         for source in ["http", "raw"] {
             metrics.published.with_label_values(&[source]);

@@ -1,6 +1,7 @@
 //! The gateway as a whole: made of its parts, run, drained and stopped.
 
 use crate::{
+    auth::Auth,
     broker::{Broker, Rules, Sink, memory::MemoryBroker, redis::RedisBroker},
     config::Config,
     http::{App, accept, admin},
@@ -36,6 +37,8 @@ pub enum StartError {
     Bind { key: &'static str, address: SocketAddr, error: io::Error },
     #[error(transparent)]
     Redis(#[from] crate::broker::redis::InvalidRedis),
+    #[error("a key cannot be used: {0}")]
+    Key(#[from] crate::auth::key::InvalidKey),
     #[error("a thread or poller cannot be made: {0}")]
     Thread(#[from] io::Error),
 }
@@ -72,7 +75,8 @@ pub async fn run(
     let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), &replica)?;
     let broker = broker(&config, &hub, &metrics, &replica)?;
     hub.attach_broker(Arc::clone(&broker));
-    let app = Arc::new(App::new(Arc::clone(&config), Arc::clone(&hub), broker, metrics));
+    let auth = Auth::start(&config, &metrics, Arc::clone(hub.denied()))?;
+    let app = Arc::new(App::new(Arc::clone(&config), auth, Arc::clone(&hub), broker, metrics));
     let lifecycle = Arc::new(Lifecycle::default());
     admin::start(listeners.admin, Arc::clone(&app), Arc::clone(&lifecycle))?;
     let accepting = tokio::spawn(accept::serve(listeners.public, Arc::clone(&app)));

@@ -1,8 +1,13 @@
 //! What Sluice promises, tried from outside with real processes. Each test is named by its promise.
 //!
-//! `one_*` modules run one gateway with the embedded broker; `cluster_*` modules run several with a Redis, behind nginx;
+//! `auth_*` modules try who may do what; `one_*` modules run one gateway with the embedded broker; `cluster_*` modules run several with a Redis, behind nginx;
 //! `resume_*` and `chaos_*` modules try the promise that nothing is lost and nothing doubled.
 
+mod auth_jwks;
+mod auth_keys;
+mod auth_lifetime;
+mod auth_rules;
+mod auth_tokens;
 mod browser;
 mod browser_compression;
 mod chaos_checker;

@@ -34,6 +34,12 @@ impl Cluster {
         Self { nginx: Nginx::start(&addresses).await, gateways, redis }
     }
 
+    /// Another replica, that nginx does not know.
+    pub async fn another(&self, config: &str) -> Gateway {
+        let options = Options { config: config.to_owned(), redis: Some(self.redis.url()), ..Options::default() };
+        Gateway::start_with(options).await
+    }
+
     /// A request through nginx.
     #[must_use]
     pub fn events(&self, channels: &[&str]) -> Request {

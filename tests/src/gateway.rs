@@ -8,7 +8,12 @@ use crate::{
     wait,
 };
 use serde_json::Value;
-use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 use tempfile::TempDir;
 
 /// The settings file of a process, in its own directory.
@@ -58,13 +63,25 @@ impl Gateway {
         gateway
     }
 
+    /// One with other files beside its settings file, which `make` puts into that directory.
+    pub async fn start_beside(options: Options, make: impl FnOnce(&Path)) -> Self {
+        let directory = directory();
+        make(directory.path());
+        let gateway = Self::spawn_in(directory, options);
+        gateway.wait_ready(wait::PATIENCE).await;
+        gateway
+    }
+
     /// Starts it without waiting.
     ///
     /// # Panics
     /// When the binary is missing.
     #[must_use]
     pub fn spawn(options: Options) -> Self {
-        let directory = directory();
+        Self::spawn_in(directory(), options)
+    }
+
+    fn spawn_in(directory: TempDir, options: Options) -> Self {
         settings_file(&directory, &options.config);
         let (address, admin_address) = (ports::free(), ports::free());
         let process = run(&directory, address, admin_address, &options);

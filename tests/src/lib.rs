@@ -24,4 +24,5 @@ pub mod process;
 pub mod proxy;
 pub mod publisher;
 pub mod redis;
+pub mod token;
 pub mod wait;

@@ -337,5 +337,14 @@ impl Broker for MemoryBroker {
         })
     }
 
+    /// The replica that asks remembers it as long as this broker could: there is no other.
+    fn deny<'a>(&'a self, _token_id: &'a str, _until_ms: u64) -> BoxFuture<'a, Result<(), Unavailable>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn denied(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, Unavailable>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     fn stop(&self) {}
 }

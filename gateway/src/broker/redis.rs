@@ -14,7 +14,7 @@ pub mod names;
 mod scripts;
 
 use super::{Accepted, BoxFuture, Broker, Ends, Publish, Rules, Since, Sink, Top, Unavailable, log::Page};
-use crate::{channel::Channel, config, metrics::Metrics, position::Position};
+use crate::{auth::denied::now_ms, channel::Channel, config, metrics::Metrics, position::Position};
 use bytes::Bytes;
 use deadpool_redis::{Manager, Pool, PoolError, Runtime};
 use lane::Lane;
@@ -275,6 +275,29 @@ impl Broker for RedisBroker {
             publish.arg(self.names.control()).arg(&message[..]);
             let receivers = self.query(publish).await?;
             redis::from_redis_value(receivers).map_err(|error| unavailable(&error.into()))
+        })
+    }
+
+    fn deny<'a>(&'a self, token_id: &'a str, until_ms: u64) -> BoxFuture<'a, Result<(), Unavailable>> {
+        Box::pin(async move {
+            let mut over = redis::cmd("ZREMRANGEBYSCORE");
+            over.arg(self.names.denied()).arg("-inf").arg(now_ms());
+            self.query(over).await?;
+            let mut add = redis::cmd("ZADD");
+            // The later of two times holds.
+            add.arg(self.names.denied()).arg("GT").arg(until_ms).arg(token_id);
+            self.query(add).await.map(drop)
+        })
+    }
+
+    fn denied(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, Unavailable>> {
+        Box::pin(async move {
+            let mut list = redis::cmd("ZRANGEBYSCORE");
+            list.arg(self.names.denied()).arg(now_ms()).arg("+inf").arg("WITHSCORES");
+            let listed: Vec<(String, f64)> =
+                redis::from_redis_value(self.query(list).await?).map_err(|error| unavailable(&error.into()))?;
+            // Milliseconds since 1970 are whole numbers that a double holds.
+            Ok(listed.into_iter().map(|(id, until_ms)| (id, until_ms as u64)).collect())
         })
     }
 

@@ -7,10 +7,11 @@ use serde_json::Value as Json;
 
 use super::{
     Config, History,
-    layers::inline,
-    problems::{Problems, did_you_mean, show},
+    lists::{Entry, refuse_unknown},
+    problems::Problems,
     sections::{history_age, history_size},
-    settings::{Description, Part, Reader, Setting, Why, any, settings},
+    settings::{Setting, Why, any, settings},
+    values::words,
 };
 use crate::channel::Pattern;
 
@@ -21,6 +22,14 @@ pub enum RuleHistory {
     Off,
     /// This much is kept; what is left out is as in `[history]`.
     Keep { size: Option<u64>, age: Option<Duration> },
+}
+
+/// Whom a rule lets do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Anyone,
+    /// Who has a token that allows it.
+    Token,
 }
 
 /// How much of a channel's history is kept.
@@ -51,6 +60,10 @@ settings! {
         pub match_: Pattern = pattern("*"), any();
         /// What is kept of them; what is left out is as in [history].
         pub history: Option<RuleHistory> = None, any();
+        /// Who may subscribe and read history, once a key is configured: anyone, or who has a token that names the channel.
+        pub read: Option<Access> = None, any();
+        /// Who may publish, once a key is configured.
+        pub publish: Option<Access> = None, any();
     }
 }
 
@@ -60,12 +73,17 @@ fn pattern(text: &'static str) -> Pattern {
 }
 
 impl Config {
+    /// The first rule that matches.
+    #[must_use]
+    pub fn rule_of(&self, channel: &str) -> Option<&ChannelRule> {
+        self.channel.iter().find(|rule| rule.match_.matches(channel))
+    }
+
     /// What is kept of a channel's history: as the first rule that matches says, else as `[history]` says. Reserved
     /// channels (`$all` and so on) have none unless a rule gives them one.
     #[must_use]
     pub fn history_of(&self, channel: &str) -> Option<Kept> {
-        let rule = self.channel.iter().find(|rule| rule.match_.matches(channel));
-        match rule.and_then(|rule| rule.history.as_ref()) {
+        match self.rule_of(channel).and_then(|rule| rule.history.as_ref()) {
             Some(history) => history.resolve(&self.history),
             None if channel.starts_with('$') => None,
             None => Some(Kept { size: self.history.size, age: self.history.age }),
@@ -73,66 +91,18 @@ impl Config {
     }
 }
 
-impl Part for Vec<ChannelRule> {
-    fn read(reader: &mut Reader<'_>) -> Self {
-        let Some(value) = reader.value() else {
-            return Self::new();
-        };
-        // The environment and the flags have the whole list in one text.
-        let from_text = match &value.kind {
-            ValueKind::String(text) => inline(text, value.origin().unwrap_or_default()),
-            _ => None,
-        };
-        let ValueKind::Array(rules) = &from_text.as_ref().unwrap_or(value).kind else {
-            let path = reader.path().to_owned();
-            let wrong =
-                r#"must be a list of tables, [[channel]] in a file, or the like of [{match="a.*", history="off"}]"#;
-            reader.problems.add_value(&path, &show(&value.kind), value.origin(), wrong);
-            return Self::new();
-        };
-        let names: Vec<_> = example().describe().keys.into_iter().map(|key| key.name).collect();
-        let path = reader.path().to_owned();
-        let read = |(index, rule): (usize, &Value)| {
-            let path = format!("{path}[{index}]");
-            let origin = rule.origin();
-            let ValueKind::Table(table) = &rule.kind else {
-                reader.problems.add_value(&path, &show(&rule.kind), origin, "must be a table with at least `match`");
-                return None;
-            };
-            refuse_unknown(&path, table, &names, reader.problems);
-            if !table.contains_key("match") {
-                let place = origin.map(|origin| format!(" ({origin})")).unwrap_or_default();
-                reader
-                    .problems
-                    .add(&path, format!("{path}.match is missing{place}: a rule names the channels it is for"));
-            }
-            Some(ChannelRule::read(&mut Reader::at(path, Some(rule), reader.problems)))
-        };
-        rules.iter().enumerate().filter_map(read).collect()
-    }
+impl Entry for ChannelRule {
+    const REQUIRED: &'static [(&'static str, &'static str)] = &[("match", "a rule names the channels it is for")];
+    const AS_TEXT: &'static str = r#"[{match="a.*", history="off"}]"#;
 
-    fn describe(&self) -> Description {
-        Description { list: true, ..example().describe() }
-    }
-
-    fn json(&self) -> Json {
-        self.iter().map(Part::json).collect()
-    }
-}
-
-/// The rule that the reference shows.
-fn example() -> ChannelRule {
-    let size_and_age = RuleHistory::Keep { size: Some(100), age: Some(Duration::from_secs(3600)) };
-    ChannelRule { match_: pattern("orders.*"), history: Some(size_and_age) }
-}
-
-fn refuse_unknown(path: &str, table: &super::settings::Table, known: &[&str], problems: &mut Problems) {
-    let mut unknown: Vec<_> = table.iter().filter(|(name, _)| !known.contains(&name.as_str())).collect();
-    unknown.sort_by_key(|(name, _)| name.as_str());
-    for (name, value) in unknown {
-        let place = value.origin().map(|origin| format!(" ({origin})")).unwrap_or_default();
-        let hint = did_you_mean(name, known.iter().copied());
-        problems.add(path, format!("unknown key {path}.{name}{place}{hint}"));
+    fn example() -> Self {
+        let size_and_age = RuleHistory::Keep { size: Some(100), age: Some(Duration::from_secs(3600)) };
+        Self {
+            match_: pattern("orders.*"),
+            history: Some(size_and_age),
+            read: Some(Access::Token),
+            publish: Some(Access::Token),
+        }
     }
 }
 
@@ -173,5 +143,27 @@ impl Setting for RuleHistory {
         let size = table.get("size").map(|size| u64::read(&format!("{key}.size"), size, &history_size(), problems));
         let age = table.get("age").map(|age| Duration::read(&format!("{key}.age"), age, &history_age(), problems));
         Ok(Self::Keep { size: size.flatten(), age: age.flatten() })
+    }
+}
+
+impl Setting for Access {
+    fn kind() -> String {
+        r#""anyone" or "token""#.to_owned()
+    }
+
+    fn parse(value: &ValueKind) -> Result<Self, Why> {
+        words(value, &[("anyone", Self::Anyone), ("token", Self::Token)])
+    }
+
+    fn toml(&self) -> String {
+        match self {
+            Self::Anyone => "\"anyone\"",
+            Self::Token => "\"token\"",
+        }
+        .to_owned()
+    }
+
+    fn json(&self) -> Json {
+        self.toml().trim_matches('"').into()
     }
 }

@@ -14,6 +14,11 @@ pub(super) fn is_prefix(prefix: &str) -> bool {
     prefix.len() <= 64 && prefix.chars().all(|c| c.is_ascii_graphic() && !FORBIDDEN.contains(c))
 }
 
+/// A part of what RFC 6265 allows that needs no quoting anywhere.
+pub(super) fn is_cookie_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
 /// Whether a browser could send this in `Origin` (RFC 6454, section 6.2); anything else would never match.
 pub(super) fn is_origin(origin: &str) -> bool {
     if origin == "*" {
@@ -95,7 +100,10 @@ fn distinct_ports(config: &Config, problems: &mut Problems) {
 
 /// Refuses addresses that others can reach while nothing keeps them from reading and publishing everything.
 pub(super) fn exposure(config: &Config, problems: &mut Problems) {
-    if config.auth.open || problems.concern("auth.open") {
+    if config.auth.open
+        || config.auth.has_keys()
+        || ["auth.open", "auth.key", "auth.api_key"].iter().any(|key| problems.concern(key))
+    {
         return;
     }
     for (key, address) in [("listen", config.listen), ("admin_listen", config.admin_listen)] {

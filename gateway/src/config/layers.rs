@@ -36,6 +36,7 @@ impl Known {
             } else {
                 sections.push(*name);
                 paths.extend(part.keys.iter().map(|key| format!("{name}.{}", key.name)));
+                paths.extend(part.parts.iter().map(|(list, _)| format!("{name}.{list}")));
             }
         }
         Self { sections, paths }

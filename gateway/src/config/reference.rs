@@ -42,6 +42,10 @@ fn section(out: &mut String, name: &str, part: &Description) {
     paragraph(out, part.about);
     out.push_str(&format!("[{name}]\n\n"));
     keys(out, &part.keys);
+    for (inner, part) in &part.parts {
+        list(out, &format!("{name}.{inner}"), part);
+        out.push('\n');
+    }
 }
 
 fn keys(out: &mut String, keys: &[Key]) {

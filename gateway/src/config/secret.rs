@@ -42,6 +42,48 @@ impl SecretUrl {
     }
 }
 
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+impl Setting for Secret {
+    fn kind() -> String {
+        "a text".to_owned()
+    }
+
+    fn parse(value: &ValueKind) -> Result<Self, Why> {
+        match value {
+            ValueKind::String(text) => Ok(Self(text.clone())),
+            _ => Err(None),
+        }
+    }
+
+    fn toml(&self) -> String {
+        super::values::quoted(HIDDEN)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        HIDDEN.into()
+    }
+
+    fn show(_: &ValueKind) -> String {
+        "(hidden)".to_owned()
+    }
+}
+
 /// Why a string is no [`SecretUrl`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -6,8 +6,8 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    ByteSize, ChannelRule, SecretUrl,
-    checks::{is_log_level, is_origin, is_prefix},
+    ApiKey, AuthKey, ByteSize, ChannelRule, SecretUrl,
+    checks::{is_cookie_name, is_log_level, is_origin, is_prefix},
     settings::{Check, any, optional, settings, that, within},
 };
 
@@ -52,6 +52,23 @@ settings! {
     pub struct Auth {
         /// Let everyone subscribe and publish, on addresses that are not loopback too.
         pub open: bool = false, any();
+        /// The cookie that a token may stand in.
+        pub cookie: String = "sluice".to_owned(),
+            that("of letters, digits, - and _", |name: &String| is_cookie_name(name));
+        /// The claim that has what a token allows: a name, or, beginning with "/", a JSON pointer such as "/app/sluice".
+        pub claim: String = "sluice".to_owned(), that("that is not empty", |claim: &String| !claim.is_empty());
+        /// How far clocks may differ when it is looked whether a token is valid already, or still.
+        pub leeway: Duration = secs(10), within(secs(0), mins(5));
+        /// How long before its token expires a stream is told so.
+        pub expiry_warning: Duration = secs(30), within(secs(0), hours(1));
+        /// How often the keys at a jwks_url are fetched.
+        pub jwks_refresh: Duration = mins(10), within(secs(1), days(1));
+        /// After they were fetched, for how long a token with a key id that is not among them is refused at once.
+        pub jwks_cooldown: Duration = secs(10), within(millis(100), hours(1));
+    }
+    parts {
+        pub key: Vec<AuthKey>,
+        pub api_key: Vec<ApiKey>,
     }
 }
 

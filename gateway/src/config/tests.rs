@@ -102,8 +102,15 @@ fn the_reference_shows_a_rule_that_is_valid() {
         .filter_map(|line| line.strip_prefix("#     "))
         .map(|line| format!("{line}\n"))
         .collect();
-    let config = load_file(&example).expect("the example").config;
-    assert_eq!(config.channel.len(), 1);
+    let directory = tempfile::tempdir().expect("a directory");
+    for secret in ["hs.key", "billing.key"] {
+        std::fs::write(directory.path().join(secret), "0123456789abcdef").expect("written");
+    }
+    let file = directory.path().join("sluice.toml");
+    std::fs::write(&file, &example).expect("written");
+    let sources = Sources { file: Some(file), ..Sources::default() };
+    let config = Config::load(&sources).expect("the example").config;
+    assert_eq!((config.channel.len(), config.auth.key.len(), config.auth.api_key.len()), (1, 1, 1));
     // Every key that a rule has is in the example, and has a value there.
     let serde_json::Value::Object(rule) = config.channel[0].json() else { panic!("an object") };
     for (key, value) in rule {
@@ -135,7 +142,7 @@ fn every_field_has_its_line_in_the_reference() {
             _ => {}
         }
     }
-    assert!(fields.remove("channel"));
+    assert!(fields.remove("channel") && fields.remove("auth.key") && fields.remove("auth.api_key"));
     assert_eq!(lines, fields);
 }
 
@@ -382,4 +389,40 @@ proptest::proptest! {
         let _ = Config::load(&Sources { file: Some(file.path().to_owned()), ..Sources::default() });
         let _ = Config::load(&Sources { file: Some(file.path().to_owned()), env: env.collect(), ..Sources::default() });
     }
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_an_error_that_does_not_show_it() {
+    for (keys, wrong) in [
+        ("[[auth.key]]\nsecret = \"hunter2\"", "auth.key[0].alg is missing"),
+        ("[[auth.key]]\nalg = \"none\"", "auth.key[0].alg = \"none\""),
+        ("[[auth.key]]\nalg = \"HS256\"", "auth.key[0] has no key: HS256 needs one of secret, secret_file"),
+        ("[[auth.key]]\nalg = \"HS256\"\nsecret = \"\"", "auth.key[0]"),
+        ("[[auth.key]]\nalg = \"RS256\"\nsecret = \"hunter2\"", "auth.key[0].secret: RS256 needs one of public_key"),
+        (
+            "[[auth.key]]\nalg = \"RS256\"\npublic_key = \"hunter2\"",
+            "auth.key[0]: there is no public key in PEM for RS256",
+        ),
+        (
+            "[[auth.key]]\nalg = \"HS256\"\nsecret = \"hunter2\"\nsecret_file = \"x\"",
+            "auth.key[0] has secret and secret_file: leave all but one out",
+        ),
+        ("[[auth.key]]\nalg = \"HS256\"\nsecret_file = \"/nowhere\"", "auth.key[0]: /nowhere: cannot be read"),
+        ("[[auth.key]]\nalg = \"HS256\"\nsecrets = \"hunter2\"", "unknown key auth.key[0].secrets"),
+        ("[[auth.key]]\nalg = \"RS256\"\njwks_url = \"ftp://a\"", "auth.key[0].jwks_url"),
+        ("[[auth.key]]\nalg = \"RS256\"\njwks_url = \"https://u:hunter2@a\"", "auth.key[0].jwks_url"),
+        ("[[auth.api_key]]\nname = \"a\"\nkey = \"hunter2\"", "auth.api_key[0]: the key must have at least 16 bytes"),
+        ("[[auth.api_key]]\nname = \"a\"", "auth.api_key[0] has no key"),
+        ("[[auth.api_key]]\nkey = \"hunter2hunter2hunter2\"", "auth.api_key[0].name is missing"),
+        ("[auth]\nopen = true\n[[auth.key]]\nalg = \"HS256\"\nsecret = \"hunter2\"", "auth.open = true: keys are"),
+    ] {
+        let found = problems(load_file(keys)).join("\n");
+        assert!(found.contains(wrong) && !found.contains("hunter2"), "{keys}\n{found}");
+    }
+    let loaded = load_file(
+        "listen = \"0.0.0.0:80\"\nadmin_listen = \"0.0.0.0:81\"\n[[auth.key]]\nalg = \"HS256\"\nsecret = \"hunter2\"",
+    );
+    let loaded = loaded.expect("with keys, others may reach it");
+    let shown = format!("{:?} {}", loaded.config, loaded.config.to_json());
+    assert!(shown.contains("***") && !shown.contains("hunter2"), "{shown}");
 }

@@ -23,6 +23,12 @@ fn text(value: &ValueKind) -> Result<&str, Why> {
     }
 }
 
+/// One of some words.
+pub(super) fn words<T: Copy>(value: &ValueKind, words: &[(&str, T)]) -> Result<T, Why> {
+    let given = text(value)?;
+    words.iter().find(|(word, _)| *word == given).map(|(_, meant)| *meant).ok_or(None)
+}
+
 /// A string as TOML writes it.
 pub(super) fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
@@ -221,11 +227,7 @@ impl Setting for LogFormat {
     }
 
     fn parse(value: &ValueKind) -> Result<Self, Why> {
-        match text(value)? {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(None),
-        }
+        words(value, &[("text", Self::Text), ("json", Self::Json)])
     }
 
     fn toml(&self) -> String {
@@ -274,6 +276,30 @@ impl Setting for Vec<String> {
             ValueKind::Array(_) => Self::parse(value).map_or_else(|_| show(value), |list| list.toml()),
             other => show(other),
         }
+    }
+}
+
+/// Patterns, as a list of texts.
+impl Setting for Vec<Pattern> {
+    fn kind() -> String {
+        format!("a list, each {}", Pattern::kind())
+    }
+
+    fn parse(value: &ValueKind) -> Result<Self, Why> {
+        let texts = Vec::<String>::parse(value)?;
+        texts.iter().map(|text| Pattern::new(text).map_err(|error| Some(error.to_string()))).collect()
+    }
+
+    fn toml(&self) -> String {
+        self.iter().map(|pattern| pattern.as_str().to_owned()).collect::<Vec<_>>().toml()
+    }
+
+    fn json(&self) -> Json {
+        self.iter().map(Pattern::as_str).collect()
+    }
+
+    fn show(value: &ValueKind) -> String {
+        Vec::<String>::show(value)
     }
 }
 

@@ -5,8 +5,8 @@
 
 use crate::config::Config;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HeaderMap, HeaderValue, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HeaderMap, HeaderValue, VARY,
 };
 
 /// Adds what an answer to a request from a page of `origin` needs.
@@ -20,6 +20,10 @@ pub(super) fn add(config: &Config, origin: Option<&HeaderValue>, answer: &mut He
         origin.filter(|origin| origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes())).cloned()
     };
     if let Some(origin) = allowed {
+        if !any {
+            // With cookies, as only those who are listed by name may.
+            answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
         answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
     }

@@ -1,7 +1,7 @@
 //! A channel's history as JSON, and forgetting it.
 
-use super::{App, body::Body, problem::Problem, query::Query, route::json};
-use crate::{channel::Channel, position::Position};
+use super::{App, body::Body, caller::Caller, problem::Problem, query::Query, route::json};
+use crate::{auth::Act, channel::Channel, position::Position};
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
@@ -11,7 +11,15 @@ const MAX_LIMIT: usize = 1000;
 
 /// `GET /channels/{channel}/events?since=&after=&limit=`: events in order from `since` (or the earliest), or those after
 /// a position; `next` is the position to go on `after`, null at the end.
-pub(super) async fn read(app: &App, channel: &Channel, query: &Query) -> Result<Response<Body>, Problem> {
+pub(super) async fn read(
+    app: &App,
+    caller: &Caller,
+    channel: &Channel,
+    query: &Query,
+) -> Result<Response<Body>, Problem> {
+    if !app.auth.is_admin(&caller.identity) {
+        caller.may(app, Act::Read, channel)?;
+    }
     let unavailable = |error: crate::broker::Unavailable| Problem::broker_unavailable(error.to_string());
     let limit = match query.one("limit")? {
         None => LIMIT,
@@ -49,7 +57,8 @@ pub(super) async fn read(app: &App, channel: &Channel, query: &Query) -> Result<
 }
 
 /// `DELETE /channels/{channel}/events`.
-pub(super) async fn forget(app: &App, channel: &Channel) -> Result<Response<Body>, Problem> {
+pub(super) async fn forget(app: &App, caller: &Caller, channel: &Channel) -> Result<Response<Body>, Problem> {
+    caller.must_be_admin(app)?;
     let unavailable = |error: crate::broker::Unavailable| Problem::broker_unavailable(error.to_string());
     app.broker.forget(channel).await.map_err(unavailable)?;
     app.hub.cluster().forget(&app.hub, channel).await.map_err(unavailable)?;

@@ -3,7 +3,7 @@
 use super::body::Body;
 use hyper::{
     Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
 use std::borrow::Cow;
@@ -43,6 +43,16 @@ impl Problem {
 
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new("forbidden", "Forbidden", StatusCode::FORBIDDEN, detail)
+    }
+
+    /// There is a token, and it is not valid.
+    pub fn invalid_token(detail: impl Into<String>) -> Self {
+        Self::new("invalid-token", "Invalid token", StatusCode::UNAUTHORIZED, detail)
+    }
+
+    /// There is no token, and there must be one.
+    pub fn missing_token(detail: impl Into<String>) -> Self {
+        Self::new("token-needed", "Token needed", StatusCode::UNAUTHORIZED, detail)
     }
 
     pub fn not_found(detail: impl Into<String>) -> Self {
@@ -105,6 +115,12 @@ impl Problem {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED.as_u16() {
+            // RFC 6750, 3: an error is named only where a token was given.
+            let is_invalid = self.kind.ends_with(":invalid-token");
+            let challenge = if is_invalid { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));

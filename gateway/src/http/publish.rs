@@ -4,6 +4,7 @@
 
 use super::{App, body::Body, caller::Caller, problem::Problem, query::Query, route::json};
 use crate::{
+    auth::Act,
     broker::{Accepted, Publish, Unavailable, announcement::json_data},
     channel::Channel,
     event::{Event, InvalidEvent},
@@ -33,11 +34,12 @@ struct Published<'a> {
 /// `POST /channels/{channel}/events` and `POST /broadcast`.
 pub(super) async fn one(
     app: &App,
-    _caller: &Caller,
+    caller: &Caller,
     channel: Channel,
     request: Request<Incoming>,
     query: &Query,
 ) -> Result<Response<Body>, Problem> {
+    caller.may(app, Act::Publish, &channel)?;
     let event_type = query.one("event")?.map(str::to_owned);
     let idempotency_key = header_key(request.headers())?;
     // Kept as long as the history is: what was read is a piece of a larger buffer, which must not be kept with it.
@@ -52,7 +54,7 @@ pub(super) async fn one(
 }
 
 /// `POST /events`: a JSON object, an array of them, or one a line.
-pub(super) async fn batch(app: &App, _caller: &Caller, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+pub(super) async fn batch(app: &App, caller: &Caller, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
     let limits = &app.config.limits;
     let ndjson = is_ndjson(request.headers());
     let request_key = header_key(request.headers())?;
@@ -69,7 +71,7 @@ pub(super) async fn batch(app: &App, _caller: &Caller, request: Request<Incoming
     let mut taken = Vec::new();
     let alone = items.len() == 1;
     for (nth, item) in items.into_iter().enumerate() {
-        match parse_item(app, item, || number_key(request_key.as_deref(), nth, alone)) {
+        match parse_item(app, caller, item, || number_key(request_key.as_deref(), nth, alone)) {
             Ok(publish) => {
                 taken.push((results.len(), publish.channel.clone(), publish));
                 results.push(None);
@@ -201,6 +203,7 @@ fn split(body: &[u8], ndjson: bool) -> Result<Vec<&[u8]>, Problem> {
 /// Reads one event; with a problem comes the channel, as far as it is known.
 fn parse_item(
     app: &App,
+    caller: &Caller,
     item: &[u8],
     implied_key: impl FnOnce() -> Result<Option<String>, Problem>,
 ) -> Result<Publish, Box<(Option<String>, Problem)>> {
@@ -228,6 +231,7 @@ fn parse_item(
     let name = item.channel;
     let wrong = |problem| Box::new((Some(name.clone()), problem));
     let channel = Channel::new(&name).map_err(|error| wrong(Problem::invalid_channel(error.to_string())))?;
+    caller.may(app, Act::Publish, &channel).map_err(wrong)?;
     let own_key = item.idempotency_key.map(checked_key).transpose().map_err(wrong)?;
     let idempotency_key = if own_key.is_some() { own_key } else { implied_key().map_err(wrong)? };
     let data = json_data(item.data).map_err(|error| wrong(Problem::invalid_event(error.to_string())))?;

@@ -30,6 +30,7 @@ enum Resource {
     Connections,
     Connection(String),
     UserConnections(String),
+    Token(String),
 }
 
 impl Resource {
@@ -49,6 +50,8 @@ impl Resource {
                     }
                 } else if let Some(id) = path.strip_prefix("/connections/") {
                     Self::Connection(decode(id))
+                } else if let Some(id) = path.strip_prefix("/tokens/") {
+                    Self::Token(decode(id))
                 } else {
                     let subject = path.strip_prefix("/users/")?.strip_suffix("/connections")?;
                     Self::UserConnections(decode(subject))
@@ -61,7 +64,7 @@ impl Resource {
     fn is_named(&self) -> bool {
         match self {
             Self::Channel(name) | Self::ChannelEvents(name) => !name.is_empty(),
-            Self::Connection(name) | Self::UserConnections(name) => !name.is_empty(),
+            Self::Connection(name) | Self::UserConnections(name) | Self::Token(name) => !name.is_empty(),
             _ => true,
         }
     }
@@ -72,7 +75,7 @@ impl Resource {
             Self::Events => "GET, HEAD, POST, OPTIONS",
             Self::Broadcast => "POST, OPTIONS",
             Self::ChannelEvents(_) => "GET, HEAD, POST, DELETE, OPTIONS",
-            Self::Connection(_) | Self::UserConnections(_) => "DELETE, OPTIONS",
+            Self::Connection(_) | Self::UserConnections(_) | Self::Token(_) => "DELETE, OPTIONS",
         }
     }
 }
@@ -137,9 +140,14 @@ async fn handle(
     counted: Counted,
 ) -> Result<Response<Body>, Problem> {
     let query = Query::parse(request.uri().query())?;
-    let caller = Caller::of(peer, request.headers())?;
+    let caller = match Caller::of(app, peer, request.headers(), &query) {
+        Err(problem) if *resource == Resource::Events && problem.retry_after.is_some() => {
+            return subscribe::come_back(app, request.headers(), problem);
+        }
+        caller => caller?,
+    };
     match (resource, request.method()) {
-        (Resource::Console(path), _) if app.config.console != Some(false) => {
+        (Resource::Console(path), _) if app.config.console.unwrap_or(app.auth.is_open()) => {
             console::file(path).ok_or_else(|| Problem::not_found("there is no such file"))
         }
         (Resource::Console(_), _) => Err(Problem::not_found("the console is switched off (`console = true` shows it)")),
@@ -153,12 +161,13 @@ async fn handle(
         (Resource::ChannelEvents(name), &Method::POST) => {
             publish::one(app, &caller, channel(name)?, request, &query).await
         }
-        (Resource::ChannelEvents(name), &Method::DELETE) => history::forget(app, &channel(name)?).await,
-        (Resource::ChannelEvents(name), _) => history::read(app, &channel(name)?, &query).await,
-        (Resource::Channel(name), _) => counts::channel(app, &channel(name)?).await,
-        (Resource::Connections, _) => Ok(counts::connections(app).await),
-        (Resource::Connection(id), _) => counts::close(app, Target::Connection(id.clone())).await,
-        (Resource::UserConnections(subject), _) => counts::close(app, Target::User(subject.clone())).await,
+        (Resource::ChannelEvents(name), &Method::DELETE) => history::forget(app, &caller, &channel(name)?).await,
+        (Resource::ChannelEvents(name), _) => history::read(app, &caller, &channel(name)?, &query).await,
+        (Resource::Channel(name), _) => counts::channel(app, &caller, &channel(name)?).await,
+        (Resource::Connections, _) => counts::connections(app, &caller).await,
+        (Resource::Connection(id), _) => counts::close(app, &caller, Target::Connection(id.clone())).await,
+        (Resource::UserConnections(subject), _) => counts::close(app, &caller, Target::User(subject.clone())).await,
+        (Resource::Token(id), _) => counts::deny(app, &caller, id, &query).await,
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     query::Query,
 };
 use crate::{
+    auth::{Act, Identity},
     channel::Channel,
     hub::{
         Permit, Refused,
@@ -33,7 +34,7 @@ use hyper::{
 use std::{
     borrow::Cow,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// How long an answer's head waits for the subscriptions to be in force.
@@ -122,6 +123,7 @@ pub(super) fn open(
     Open {
         id,
         subject: caller.identity.subject.clone(),
+        token_id: caller.identity.token_id.clone(),
         outlet,
         head,
         wire,
@@ -129,6 +131,7 @@ pub(super) fn open(
         greeting,
         channels,
         ends,
+        expires: expires(&caller.identity),
         started,
         span,
         permit,
@@ -152,6 +155,12 @@ fn wanted(app: &App, caller: &Caller, headers: &HeaderMap, query: &Query) -> Res
     };
     let since = query.since()?;
     let cursor = given_cursor(headers, query)?.as_deref().map(Cursor::parse);
+    let start = |channel: &Channel| match cursor.as_ref().map(|cursor| cursor.find(channel)) {
+        Some(Found::At(position)) => Start::After(position),
+        Some(Found::Unreadable) => Start::Unreadable,
+        Some(Found::New) | None => since.map_or(Start::Live, Start::Since),
+    };
+    let most = app.config.limits.channels_per_connection;
     let mut channels: Vec<(Channel, Start)> = Vec::new();
     for name in query.all("channel") {
         let channel = Channel::new(name).map_err(|error| Problem::invalid_channel(error.to_string()))?;
@@ -161,20 +170,29 @@ fn wanted(app: &App, caller: &Caller, headers: &HeaderMap, query: &Query) -> Res
         if channels.iter().any(|(known, _)| *known == channel) {
             continue;
         }
-        let start = match cursor.as_ref().map(|cursor| cursor.find(&channel)) {
-            Some(Found::At(position)) => Start::After(position),
-            Some(Found::Unreadable) => Start::Unreadable,
-            Some(Found::New) | None => since.map_or(Start::Live, Start::Since),
-        };
+        if channel.as_str() != crate::channel::ALL {
+            caller.may(app, Act::Read, &channel)?;
+        }
+        if channels.len() == most {
+            let asked = query.all("channel").count();
+            let detail = format!("{asked} channels in one stream, where {most} are allowed");
+            return Err(Problem::invalid_request(detail));
+        }
+        let start = start(&channel);
         channels.push((channel, start));
+    }
+    for channel in joined(&caller.identity) {
+        if !channels.iter().any(|(known, _)| *known == channel) {
+            let start = start(&channel);
+            channels.push((channel, start));
+        }
     }
     if channels.is_empty() {
         return Err(Problem::invalid_channel("name at least one channel, as in /events?channel=news"));
     }
-    let most = app.config.limits.channels_per_connection;
-    if channels.len() > most {
-        let detail = format!("{} channels in one stream, where {most} are allowed", channels.len());
-        return Err(Problem::invalid_request(detail));
+    if caller.identity.expires.is_some_and(|expires| expires <= SystemTime::now()) {
+        // A stream ends when its token does, so it does not begin after that, however clocks may differ.
+        return Err(Problem::invalid_token("the token has expired"));
     }
     let format = match (form, envelope) {
         (Form::Sse, false) => Format::Sse,
@@ -183,6 +201,19 @@ fn wanted(app: &App, caller: &Caller, headers: &HeaderMap, query: &Query) -> Res
     };
     let encoding = if may_compress(app, form) { negotiate::encoding(headers) } else { Encoding::Identity };
     Ok(Wanted { form, wire: Wire::new(format, encoding), heartbeat, greeting, channels, caller: caller.clone() })
+}
+
+/// The channels that a stream has without asking for them, beside `$all`.
+fn joined(identity: &Identity) -> impl Iterator<Item = Channel> {
+    let granted = identity.grants.iter().flat_map(|grants| grants.join.iter().cloned());
+    let own = identity.subject.as_deref().and_then(|subject| Channel::of_user(subject).ok());
+    granted.chain(own)
+}
+
+/// When the stream's token expires.
+fn expires(identity: &Identity) -> Option<Instant> {
+    let left = identity.expires?.duration_since(SystemTime::now()).unwrap_or_default();
+    Instant::now().checked_add(left)
 }
 
 /// Whether the client has a say in how its answer is encoded. A poll's answer is short.
@@ -237,13 +268,18 @@ fn raw_head(head: &Response<Body>) -> Bytes {
 /// What must be retried. An EventSource gives up for ever on any status but 200, so it gets one that ends at once.
 fn refuse(app: &App, headers: &HeaderMap, refused: Refused) -> Result<Response<Body>, Problem> {
     app.metrics.refused.with_label_values(&[refused.as_str()]).inc();
+    come_back(app, headers, Problem::overloaded(refused.to_string()))
+}
+
+/// The answer to a stream's request that meets a problem which passes.
+pub(super) fn come_back(app: &App, headers: &HeaderMap, problem: Problem) -> Result<Response<Body>, Problem> {
     if !negotiate::is_event_source(headers) {
-        return Err(Problem::overloaded(refused.to_string()));
+        return Err(problem);
     }
     let stream = &app.config.stream;
     let (least, most) = (stream.retry_min.as_millis() as u64, stream.retry_max.as_millis() as u64);
     let retry = fastrand::u64(least..=most.max(least));
-    let mut response = Response::new(Body::from(format!("retry: {retry}\n\n: {refused}\n\n")));
+    let mut response = Response::new(Body::from(format!("retry: {retry}\n\n: {}\n\n", problem.detail)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));

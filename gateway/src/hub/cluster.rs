@@ -53,6 +53,11 @@ enum Message {
     CloseUser {
         subject: String,
     },
+    /// A token is denied until then, in milliseconds since 1970.
+    Deny {
+        token: String,
+        until_ms: u64,
+    },
     /// From a newer build: not for us.
     #[serde(other)]
     Unknown,
@@ -114,17 +119,21 @@ impl Cluster {
         broker.control(encode(&Message::Forget { channel: channel.to_string() })).await.map(drop)
     }
 
-    /// Has every replica close the connections that `target` means.
+    /// Has every replica close the connections that `target` means, and let none in with a token that is denied.
     ///
     /// # Errors
     /// When the broker cannot be reached.
     pub async fn close(&self, hub: &Hub, target: Target) -> Result<(), crate::broker::Unavailable> {
+        let Some(broker) = hub.broker() else {
+            return Err(crate::broker::Unavailable("the gateway is starting".to_owned()));
+        };
         let message = match target {
             Target::Connection(id) => Message::CloseConnection { id },
             Target::User(subject) => Message::CloseUser { subject },
-        };
-        let Some(broker) = hub.broker() else {
-            return Err(crate::broker::Unavailable("the gateway is starting".to_owned()));
+            Target::Token { id, until_ms } => {
+                broker.deny(&id, until_ms).await?;
+                Message::Deny { token: id, until_ms }
+            }
         };
         broker.control(encode(&message)).await.map(drop)
     }
@@ -152,6 +161,10 @@ impl Cluster {
             }
             Message::CloseConnection { id } => hub.close_here(&Target::Connection(id)),
             Message::CloseUser { subject } => hub.close_here(&Target::User(subject)),
+            Message::Deny { token: id, until_ms } => {
+                hub.denied.add(&id, until_ms);
+                hub.close_here(&Target::Token { id, until_ms });
+            }
             Message::Counted { .. } | Message::Unknown => {}
         }
     }

@@ -57,6 +57,8 @@ pub struct Open {
     /// Unique in the cluster.
     pub id: Arc<str>,
     pub subject: Option<Arc<str>>,
+    /// The id of the token that let it in.
+    pub token_id: Option<Arc<str>>,
     pub outlet: Outlet,
     /// The HTTP answer's head, for a socket.
     pub head: Bytes,
@@ -67,6 +69,8 @@ pub struct Open {
     pub channels: Vec<(Channel, Start)>,
     /// When the stream ends by itself.
     pub ends: Option<Instant>,
+    /// When its token expires, and the stream with it.
+    pub expires: Option<Instant>,
     /// Told when the subscriptions are in force, so that an answer's head can wait for it.
     pub started: Option<tokio::sync::oneshot::Sender<()>>,
     /// What is logged of the connection is logged in here.

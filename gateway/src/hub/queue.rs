@@ -32,6 +32,11 @@ pub(crate) struct Tail {
 pub enum Target {
     Connection(String),
     User(String),
+    /// Those that a token let in, which is denied until then, in milliseconds since 1970.
+    Token {
+        id: String,
+        until_ms: u64,
+    },
 }
 
 pub(crate) enum Command {

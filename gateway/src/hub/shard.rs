@@ -272,7 +272,22 @@ impl Shard {
     }
 
     fn open(&mut self, open: Open) {
-        let Open { id, subject, outlet, head, wire, heartbeat, greeting, channels, ends, started, span, permit } = open;
+        let Open {
+            id,
+            subject,
+            token_id,
+            outlet,
+            head,
+            wire,
+            heartbeat,
+            greeting,
+            channels,
+            ends,
+            expires,
+            started,
+            span,
+            permit,
+        } = open;
         let index = self.connections.vacant_key();
         self.next_generation = self.next_generation.wrapping_add(1);
         let key = Key { index: u32::try_from(index).unwrap_or(u32::MAX), generation: self.next_generation };
@@ -305,6 +320,7 @@ impl Shard {
             key,
             id,
             subject,
+            token_id,
             outlet,
             head,
             wire,
@@ -317,6 +333,7 @@ impl Shard {
             watched: false,
             next_heartbeat,
             ends: ends.map(|when| (when, Reason::MaxAge)),
+            expiry: expires.map(|at| Box::new(connection::Expiry { at, warned: false })),
             started,
             stray_bytes: 0,
             queued: false,
@@ -326,6 +343,9 @@ impl Shard {
         self.wheel.add(key, self.now + START_WITHIN);
         if let Some(when) = ends {
             self.wheel.add(key, when);
+        }
+        if let Some(at) = expires {
+            self.wheel.add(key, at);
         }
         self.join(key, channels);
     }
@@ -411,6 +431,7 @@ impl Shard {
         let meant = |connection: &Connection| match target {
             Target::Connection(id) => *connection.id == **id,
             Target::User(subject) => connection.subject.as_deref() == Some(subject),
+            Target::Token { id, .. } => connection.token_id.as_deref() == Some(id),
         };
         let keys: Vec<_> =
             self.connections.iter().filter(|(_, connection)| meant(connection)).map(|(_, c)| c.key).collect();

@@ -2,7 +2,7 @@
 //! letting go of channels that nobody has any more.
 
 use super::{
-    Hub,
+    Hub, Target,
     feed::{Need, Repaired},
     lock,
 };
@@ -26,7 +26,40 @@ const JOIN_BATCH: usize = 512;
 /// Entries read with one page of a repair, and before it where two histories are to be told apart.
 const REPAIR_PAGE: usize = 512;
 
+/// How often the list of denied tokens is read: a net beneath the messages that tell of each entry at once.
+const DENIED_EVERY: Duration = Duration::from_secs(10);
+/// Before there is a broker, and after it did not answer.
+const DENIED_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
 impl Hub {
+    /// Keeps this replica's list of denied tokens as the broker has it.
+    pub(super) async fn keep_denied(self: Arc<Self>) {
+        let mut complained = false;
+        loop {
+            let listed = match self.broker.get() {
+                Some(broker) if self.reachable().is_ok() => Some(broker.denied().await),
+                _ => None,
+            };
+            let pause = match listed {
+                Some(Ok(listed)) => {
+                    complained = false;
+                    for (id, until_ms) in self.denied.merge(listed) {
+                        self.close_here(&Target::Token { id, until_ms });
+                    }
+                    DENIED_EVERY
+                }
+                Some(Err(error)) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        tracing::warn!(%error, "the list of denied tokens cannot be read, trying again");
+                    }
+                    DENIED_AGAIN_AFTER
+                }
+                None => DENIED_AGAIN_AFTER,
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     pub(super) fn see_to(&self, channel: &Channel, need: Need) {
         let Some(hub) = self.this.upgrade() else { return };
         match need {

@@ -11,7 +11,11 @@ const LIMITS: &str = "sluice:limits:{sluice:news}";
 
 fn with_size(pattern: &str, size: u64) -> Config {
     let history = RuleHistory::Keep { size: Some(size), age: None };
-    let rule = ChannelRule { match_: Pattern::new(pattern).expect("a pattern"), history: Some(history) };
+    let rule = ChannelRule {
+        match_: Pattern::new(pattern).expect("a pattern"),
+        history: Some(history),
+        ..ChannelRule::default()
+    };
     Config { channel: vec![rule], ..Config::default() }
 }
 
@@ -67,7 +71,7 @@ async fn a_gateway_leaves_its_rules_for_others_even_before_anybody_subscribes() 
 async fn a_channel_without_history_gets_none_from_a_direct_publisher() {
     let redis = Redis::with_library().await;
     let history = Some(RuleHistory::Off);
-    let rule = ChannelRule { match_: Pattern::new("news").expect("a pattern"), history };
+    let rule = ChannelRule { match_: Pattern::new("news").expect("a pattern"), history, ..ChannelRule::default() };
     let gateway = redis.gateway(Config { channel: vec![rule], ..Config::default() });
     gateway.join(vec![Channel::new("news").expect("a name")]).await.expect("joins");
     assert_eq!(redis.fcall("sluice:news", &["", "x"]).await.expect("taken"), None);

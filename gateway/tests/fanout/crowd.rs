@@ -55,6 +55,7 @@ impl Crowd {
             Open {
                 id: "crowd".into(),
                 subject: None,
+                token_id: None,
                 outlet: Outlet::Body { outbox, ticket },
                 head: Bytes::new(),
                 wire: Wire::from(Format::Sse),
@@ -62,6 +63,7 @@ impl Crowd {
                 greeting: Greeting::Plain,
                 channels: vec![(Channel::new(channel).expect("a name"), Start::Live)],
                 ends: None,
+                expires: None,
                 started: Some(started),
                 span: tracing::Span::none(),
                 permit,

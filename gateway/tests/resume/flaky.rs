@@ -164,6 +164,14 @@ impl Broker for Flaky {
         Box::pin(async move { self.inner().control(message).await })
     }
 
+    fn deny<'a>(&'a self, token_id: &'a str, until_ms: u64) -> BoxFuture<'a, Result<(), Unavailable>> {
+        Box::pin(async move { self.inner().deny(token_id, until_ms).await })
+    }
+
+    fn denied(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, Unavailable>> {
+        Box::pin(async move { self.inner().denied().await })
+    }
+
     fn stop(&self) {
         self.inner().stop();
     }

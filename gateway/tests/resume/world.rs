@@ -159,6 +159,7 @@ impl World {
         let open = Open {
             id: format!("test-{}", self.connections.fetch_add(1, Ordering::SeqCst)).into(),
             subject: None,
+            token_id: None,
             outlet: Outlet::Body { outbox: writer, ticket },
             head: Bytes::new(),
             wire: Wire::new(Format::Sse, encoding),
@@ -166,6 +167,7 @@ impl World {
             greeting: Greeting::Plain,
             channels,
             ends: None,
+            expires: None,
             started: Some(started),
             span: tracing::Span::none(),
             permit,

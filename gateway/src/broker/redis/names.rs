@@ -54,6 +54,12 @@ impl Names {
         format!("{}$control", self.prefix)
     }
 
+    /// The ids of tokens that are denied, a sorted set by the time until when, in milliseconds since 1970.
+    #[must_use]
+    pub fn denied(&self) -> String {
+        format!("{}$denied", self.prefix)
+    }
+
     /// Where one replica sends a probe to itself. No channel can have this name.
     #[must_use]
     pub fn probe(&self, replica: &str) -> String {

@@ -91,6 +91,40 @@ impl Shard {
         self.write_unsent(key);
     }
 
+    /// When a client is told that its token expires at `at`.
+    pub(super) fn warns_at(&self, at: Instant) -> Instant {
+        at.checked_sub(self.hub.config.auth.expiry_warning).unwrap_or(at)
+    }
+
+    pub(super) fn warn_of_expiry(&mut self, key: Key) {
+        let now = self.now;
+        let Some(connection) = self.connection(key) else { return };
+        let Some(expiry) = &mut connection.expiry else { return };
+        expiry.warned = true;
+        let seconds = expiry.at.saturating_duration_since(now).as_secs();
+        let data = serde_json::json!({ "expires_in": seconds }).to_string();
+        let text = special(connection.wire.format(), &connection.id, "token-expiring", &data);
+        self.write_about(key, &text);
+    }
+
+    /// The connection's token is not valid any more: says so, and ends it.
+    pub(super) fn expire(&mut self, key: Key) {
+        let Some(connection) = self.connection(key) else { return };
+        if matches!(connection.stage, Stage::Open) {
+            let text = special(connection.wire.format(), &connection.id, "token-expired", "{}");
+            self.write_about(key, &text);
+        }
+        self.close(key, Reason::TokenExpired, true);
+    }
+
+    /// Writes an event of the gateway's own, unless the client has bytes to take and does not.
+    fn write_about(&mut self, key: Key, text: &[u8]) {
+        if self.connection(key).is_some_and(|connection| connection.blocked.is_none()) {
+            self.append_unsent(key, text);
+            self.write_unsent(key);
+        }
+    }
+
     /// When to come back, as the last thing on a stream that the gateway ends.
     pub(super) fn write_goodbye(&mut self, key: Key) {
         let retry = format!("retry: {}\n\n", self.retry_ms());

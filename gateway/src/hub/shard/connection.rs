@@ -84,10 +84,19 @@ pub(super) enum Stage {
     Open,
 }
 
+/// The end of a connection's token.
+#[derive(Debug)]
+pub(super) struct Expiry {
+    pub(super) at: Instant,
+    /// The client was told that it is near.
+    pub(super) warned: bool,
+}
+
 pub(super) struct Connection {
     pub(super) key: Key,
     pub(super) id: Arc<str>,
     pub(super) subject: Option<Arc<str>>,
+    pub(super) token_id: Option<Arc<str>>,
     pub(super) outlet: Outlet,
     pub(super) head: Bytes,
     pub(super) wire: Wire,
@@ -103,6 +112,7 @@ pub(super) struct Connection {
     pub(super) watched: bool,
     pub(super) next_heartbeat: Instant,
     pub(super) ends: Option<(Instant, Reason)>,
+    pub(super) expiry: Option<Box<Expiry>>,
     pub(super) started: Option<tokio::sync::oneshot::Sender<()>>,
     /// Bytes that the client sent after its request, which mean nothing.
     pub(super) stray_bytes: usize,

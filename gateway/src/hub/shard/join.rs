@@ -281,8 +281,11 @@ impl Shard {
         if let Some(started) = connection.started.take() {
             let _ = started.send(());
         }
-        let due = connection.next_heartbeat;
+        let (due, expiry) = (connection.next_heartbeat, connection.expiry.as_ref().map(|expiry| expiry.at));
         self.wheel.add(key, due);
+        if let Some(at) = expiry {
+            self.wheel.add(key, self.warns_at(at));
+        }
         self.write_greeting(key);
         self.serve_alone(key);
     }

@@ -25,6 +25,7 @@ impl Shard {
     fn look_at(&mut self, key: Key) {
         let (now, stream) = (self.now, self.hub.config.stream.clone());
         let Some(connection) = self.connection(key) else { return };
+        let is_open = matches!(connection.stage, Stage::Open);
         if let Stage::Starting(deadline) = connection.stage
             && deadline <= now
         {
@@ -35,6 +36,15 @@ impl Shard {
         {
             return self.close(key, reason, true);
         }
+        if let Some((at, warned)) = connection.expiry.as_ref().map(|expiry| (expiry.at, expiry.warned)) {
+            if at <= now {
+                return self.expire(key);
+            }
+            if !warned && is_open && self.warns_at(at) <= now {
+                self.warn_of_expiry(key);
+            }
+        }
+        let Some(connection) = self.connection(key) else { return };
         if let Some(since) = connection.blocked {
             if since + stream.write_timeout <= now {
                 return self.close(key, Reason::WriteTimeout, false);
