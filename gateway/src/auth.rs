@@ -24,6 +24,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+pub use claims::{InvalidClaims, grants};
 pub use token::Invalid;
 
 /// What a token, or an API key, allows.

@@ -9,8 +9,10 @@ use std::{path::PathBuf, time::Duration};
 
 mod bench;
 mod examples;
+mod token;
 
 pub use bench::{BenchCommand, FloorArgs, ResumeArgs, RunArgs, ServerArgs};
+pub use token::{ExplainArgs, MintArgs, TokenCommand};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
@@ -34,6 +36,12 @@ pub enum Command {
     /// Print how many connections and subscribers there are
     #[command(after_help = examples::STATS)]
     Stats(StatsArgs),
+    /// Make tokens, and say what one allows
+    #[command(after_help = examples::TOKEN)]
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
     /// Measure an SSE server, Sluice or any other
     #[command(after_help = examples::BENCH)]
     Bench {

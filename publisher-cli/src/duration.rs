@@ -26,6 +26,16 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| explain(text))
 }
 
+/// So many seconds in the largest unit that leaves more than one.
+pub(crate) fn show(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 fn explain(text: &str) -> String {
     format!("a duration is a number with ms, s, m or h, such as 500ms or 10s, not {text:?}")
 }

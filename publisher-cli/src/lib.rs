@@ -11,6 +11,7 @@
 //! - [`mod@redis`]: the function library in Redis.
 //! - [`tail`]: a stream, reconnected as EventSource does → lines.
 //! - [`stats`]: counts → a table.
+//! - [`token`]: keys and rights → a token, and back.
 //! - [`bench`]: load for any SSE server, checked and measured.
 //!
 //! Results go to stdout, everything about them to stderr. Nothing is written to stdout by a command that failed before
@@ -28,6 +29,7 @@ pub mod redis;
 pub mod sse;
 pub mod stats;
 pub mod tail;
+pub mod token;
 
 use args::{Cli, Command, RedisCommand};
 use clap::CommandFactory;
@@ -42,6 +44,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Publish(publish) => publish::run(publish).await,
         Command::Tail(tail) => tail::run(tail).await,
+        Command::Token { command } => token::run(command).await,
         Command::Stats(stats) => stats::run(stats).await,
         Command::Bench { command } => bench::run(command).await,
         Command::Redis { command: RedisCommand::Install(install) } => redis::install(install).await,

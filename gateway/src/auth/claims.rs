@@ -11,10 +11,13 @@ use serde_json::Value;
 /// Why claims are not valid, for the log; never for the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct InvalidClaims(String);
+pub struct InvalidClaims(String);
 
 /// Reads the claims at `place`: a member's name, or a JSON pointer (RFC 6901) if it begins with `/`.
-pub(super) fn grants(token: &Value, place: &str, subject: Option<&str>) -> Result<Grants, InvalidClaims> {
+///
+/// # Errors
+/// When something there is not well formed.
+pub fn grants(token: &Value, place: &str, subject: Option<&str>) -> Result<Grants, InvalidClaims> {
     let found = if place.starts_with('/') { token.pointer(place) } else { token.get(place) };
     let Some(found) = found else { return Ok(Grants::default()) };
     let Value::Object(claims) = found else {

@@ -36,7 +36,10 @@ pub fn verifying(key: &AuthKey) -> Result<Option<DecodingKey>, InvalidKey> {
 }
 
 /// A public key in PEM (`BEGIN PUBLIC KEY`, for RSA `BEGIN RSA PUBLIC KEY` too), or in a certificate.
-fn public(alg: Algorithm, pem: &[u8]) -> Result<DecodingKey, InvalidKey> {
+///
+/// # Errors
+/// When there is none in it for that algorithm.
+pub fn public(alg: Algorithm, pem: &[u8]) -> Result<DecodingKey, InvalidKey> {
     if String::from_utf8_lossy(pem).contains("PRIVATE KEY") {
         return Err(InvalidKey::new("this is a private key: the gateway needs, and should have, the public one alone"));
     }
@@ -49,7 +52,10 @@ fn public(alg: Algorithm, pem: &[u8]) -> Result<DecodingKey, InvalidKey> {
 }
 
 /// A shared secret. One line break at the end of a text file is none of it.
-pub(crate) fn secret(inline: Option<&Secret>, file: Option<&Path>) -> Result<Vec<u8>, InvalidKey> {
+///
+/// # Errors
+/// When it is empty, or its file cannot be read.
+pub fn secret(inline: Option<&Secret>, file: Option<&Path>) -> Result<Vec<u8>, InvalidKey> {
     let secret = match (inline, file) {
         (Some(secret), _) => secret.expose().as_bytes().to_vec(),
         (None, Some(path)) => without_line_break(read(path)?),

@@ -50,6 +50,17 @@ const ALGORITHMS: [(&str, Algorithm); 12] = [
 ];
 
 impl Algorithm {
+    /// The algorithm of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        ALGORITHMS.iter().find(|(known, _)| *known == name).map(|(_, alg)| *alg)
+    }
+
+    #[must_use]
+    pub fn names() -> Vec<&'static str> {
+        ALGORITHMS.iter().map(|(name, _)| *name).collect()
+    }
+
     /// Whether who can verify can sign as well.
     #[must_use]
     pub fn is_symmetric(self) -> bool {
@@ -84,8 +95,7 @@ impl From<Algorithm> for jsonwebtoken::Algorithm {
 
 impl Setting for Algorithm {
     fn kind() -> String {
-        let names: Vec<_> = ALGORITHMS.iter().map(|(name, _)| *name).collect();
-        format!("one of {}", names.join(", "))
+        format!("one of {}", Self::names().join(", "))
     }
 
     fn parse(value: &ValueKind) -> Result<Self, Why> {

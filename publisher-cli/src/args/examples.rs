@@ -39,6 +39,15 @@ Examples:
   sluice stats news orders.eu
   sluice stats --json | jq .connections.cluster";
 
+pub(super) const TOKEN: &str = "\
+Examples:
+  sluice token mint --secret-file hs.key --subscribe 'orders.*' --sub ann --ttl 1h
+  sluice token mint --private-key es.pem --alg ES256 --publish orders.eu --iss https://id.example.com
+  sluice token mint --secret-file hs.key --admin | sluice token explain -
+  sluice token explain eyJ... --secret-file hs.key
+
+Exit codes: 0 done, and what was explained holds; 1 not so (stderr says why), 2 usage.";
+
 pub(super) const BENCH: &str = "\
 Examples:
   sluice bench run -n 1000                      1,000 streams of one channel

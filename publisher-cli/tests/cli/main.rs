@@ -11,4 +11,5 @@ mod server;
 mod stats;
 mod tail;
 mod tail_reconnect;
+mod token;
 mod usage;

@@ -10,6 +10,8 @@ async fn every_command_explains_itself_with_examples() {
         &["tail", "--help"],
         &["stats", "--help"],
         &["help", "tail"],
+        &["token", "mint", "--help"],
+        &["help", "token", "explain"],
         &["bench", "--help"],
         &["bench", "run", "--help"],
         &["bench", "resume", "--help"],
