@@ -37,7 +37,7 @@ pub enum BenchCommand {
 /// Where streams are opened and events published, and as what.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
-    /// Where streams are opened; {channel} and {n}, the stream's number, are filled in
+    /// Where streams are opened; {channel} is filled in, and the stream's number (see docs/bench.md)
     #[arg(long, value_name = "TEMPLATE", default_value = "http://127.0.0.1:8080/events?channel={channel}")]
     #[arg(value_parser = Target::parse)]
     pub url: Target,

@@ -3,7 +3,7 @@
 use super::{
     checker::Faults,
     clock::{SECOND, nanoseconds},
-    engine::{Engine, PublishTarget, Sources, StreamTarget, Traffic},
+    engine::{Engine, Pace, PublishTarget, Sources, StreamTarget, Traffic},
     limits,
     payload::Payload,
     process::{self, Process, Sample},
@@ -193,7 +193,11 @@ impl<'a> Session<'a> {
         self.turn_until(deadline, |session| {
             session.progress.show(|| "waiting for what is outstanding".into());
             let all = &session.engine.traffic;
-            all.iter().all(|traffic| session.outstanding(traffic) == 0) && session.engine.all_answered()
+            let is_done = |traffic: &Traffic| {
+                let owes = matches!(traffic.pace, Pace::Rate(_)) && traffic.unsent() > 0;
+                session.outstanding(traffic) == 0 && !owes
+            };
+            all.iter().all(is_done) && session.engine.all_answered()
         })?;
         Ok(())
     }
