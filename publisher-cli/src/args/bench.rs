@@ -193,6 +193,20 @@ impl BenchCommand {
             Self::Resume(resume) => &resume.server,
             Self::Floor(_) => return None,
         };
+        if let Self::Run(run) = self {
+            if run.http2 && !run.server.sources.is_empty() {
+                return Some("--source is for HTTP/1.1: with --http2 many streams share a connection\n".to_owned());
+            }
+            if u64::from(run.channels) > run.streams {
+                let (channels, streams) = (run.channels, run.streams);
+                return Some(format!(
+                    "--channels {channels} is more than --streams {streams}: each has a subscriber\n"
+                ));
+            }
+        }
+        if server.publish_headers.iter().any(|header| header.is("content-length")) {
+            return Some("--publish-header: Content-Length is that of the body, and sent anyway\n".to_owned());
+        }
         let is_too_small = server.data == DataKind::Json && server.size < payload::MIN_JSON_BYTES;
         is_too_small.then(|| format!("--data json needs --size {} at least\n", payload::MIN_JSON_BYTES))
     }

@@ -151,7 +151,9 @@ impl<'a> Session<'a> {
         while !self.engine.is_opened() {
             let settled = |session: &Self| session.engine.counts.connected() + session.engine.counts.refused;
             let before = settled(self);
-            let patience = self.engine.now() + OPENING_PATIENCE;
+            let rate = self.args.connect_rate;
+            let between = if rate > 0.0 { (SECOND as f64 / rate) as u64 } else { 0 };
+            let patience = self.engine.now().saturating_add(OPENING_PATIENCE.saturating_add(between));
             let moved = self.turn_until(patience, |session| {
                 let open = session.engine.counts.connected();
                 session.progress.show(|| format!("opening: {open} streams"));
@@ -238,6 +240,9 @@ impl<'a> Session<'a> {
         let Faults { lost, doubled, disordered, stray } = self.engine.ledger.checker.faults();
         if lost + doubled + disordered + stray > 0 {
             wrong.push(format!("{lost} deliveries lost, {doubled} doubled, {disordered} out of order, {stray} stray"));
+        }
+        if let Some(process) = self.args.processes.iter().find(|process| !process.exists()) {
+            wrong.push(format!("the process {} has ended meanwhile: what is said of it is wrong", process.pid));
         }
         let counts = &self.engine.counts;
         if counts.refused + counts.cut > 0 {

@@ -121,6 +121,18 @@ async fn a_window_that_a_lost_event_fills_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
+async fn what_makes_no_sense_is_refused_before_anything_is_opened() {
+    for (args, said) in [
+        (&["--http2", "--source", "127.0.0.2"][..], "--source"),
+        (&["--channels", "10", "-n", "2"], "--channels 10 is more than --streams 2"),
+        (&["--publish-header", "Content-Length: 5"], "Content-Length"),
+    ] {
+        let ended = sluice(&[&["bench", "run"], args].concat()).await;
+        assert!(ended.code == Some(2) && ended.stderr.contains(said), "{args:?}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_measured_is_said() {
     let url = liar::start(Lie::None).await;
     for (args, reason) in [
