@@ -23,7 +23,7 @@ mod values;
 use std::path::PathBuf;
 
 pub use auth_keys::{Algorithm, ApiKey, AuthKey};
-pub use channel_rules::{Access, ChannelRule, Kept, RuleHistory};
+pub use channel_rules::{Access, ChannelRule, Kept, RuleHistory, SlowPolicy};
 pub use problems::ConfigErrors;
 pub use secret::{Secret, SecretUrl};
 pub use sections::{

@@ -76,6 +76,7 @@ pub struct Metrics {
     pub redis_subscribes: IntCounter,
     pub rule_conflicts: IntCounter,
     pub slow_consumers: IntCounterVec,
+    pub dropped_events: IntCounterVec,
     pub outbox_bytes: IntGauge,
     pub queue_overflows: IntCounter,
     pub resumes: IntCounterVec,
@@ -184,6 +185,11 @@ impl Metrics {
                 "sse_rule_conflicts_total",
                 "Times that a channel's limits in Redis were found to be those of other rules than this replica's.",
             ),
+            dropped_events: make.counters(
+                "sse_dropped_events_total",
+                "Events that clients were told they will not get, for they read too slowly, by policy.",
+                &["policy"],
+            ),
             slow_consumers: make.counters(
                 "sse_slow_consumers_total",
                 "Times that a client's outbox was full, by what was done about it.",
@@ -239,7 +245,12 @@ impl Metrics {
             }
             metrics.compressed_connections.with_label_values(&[encoding]);
         }
-        metrics.slow_consumers.with_label_values(&["disconnect"]);
+        for policy in crate::config::SlowPolicy::ALL {
+            metrics.slow_consumers.with_label_values(&[policy.as_str()]);
+        }
+        for policy in ["drop-oldest", "latest"] {
+            metrics.dropped_events.with_label_values(&[policy]);
+        }
         for cause in ["hole", "cut", "order", "unreadable", "audit"] {
             metrics.repairs.with_label_values(&[cause]);
         }

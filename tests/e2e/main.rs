@@ -35,6 +35,7 @@ mod one_publish;
 mod one_refusals;
 mod one_settings;
 mod one_slow;
+mod one_slow_policies;
 mod one_stop;
 mod one_stream;
 mod readme;

@@ -24,6 +24,30 @@ pub enum RuleHistory {
     Keep { size: Option<u64>, age: Option<Duration> },
 }
 
+/// What is done when more waits for a client than its outbox may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlowPolicy {
+    /// Its stream ends; it comes back and is sent what it missed.
+    Disconnect,
+    /// The oldest of what waits is dropped, and the client is told by a gap.
+    DropOldest,
+    /// Of what waits the newest event of each type is kept, and the client is told by a gap.
+    Latest,
+}
+
+impl SlowPolicy {
+    pub const ALL: [Self; 3] = [Self::Disconnect, Self::DropOldest, Self::Latest];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disconnect => "disconnect",
+            Self::DropOldest => "drop-oldest",
+            Self::Latest => "latest",
+        }
+    }
+}
+
 /// Whom a rule lets do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -60,6 +84,8 @@ settings! {
         pub match_: Pattern = pattern("*"), any();
         /// What is kept of them; what is left out is as in [history].
         pub history: Option<RuleHistory> = None, any();
+        /// What is done for a client that reads more slowly than events come: it is disconnected (and resumes), or goes on with a gap and without the oldest events that wait for it, or with the newest of each type alone. By default the first with history, the second without.
+        pub slow: Option<SlowPolicy> = None, any();
         /// Who may subscribe and read history, once a key is configured: anyone, or who has a token that names the channel.
         pub read: Option<Access> = None, any();
         /// Who may publish, once a key is configured.
@@ -77,6 +103,17 @@ impl Config {
     #[must_use]
     pub fn rule_of(&self, channel: &str) -> Option<&ChannelRule> {
         self.channel.iter().find(|rule| rule.match_.matches(channel))
+    }
+
+    /// What is done for slow clients of a channel.
+    #[must_use]
+    pub fn slow_of(&self, channel: &str) -> SlowPolicy {
+        let default = || match self.history_of(channel) {
+            Some(_) => SlowPolicy::Disconnect,
+            // Who comes back is sent nothing that it missed, and is not told: better that it goes on, and is.
+            None => SlowPolicy::DropOldest,
+        };
+        self.rule_of(channel).and_then(|rule| rule.slow).unwrap_or_else(default)
     }
 
     /// What is kept of a channel's history: as the first rule that matches says, else as `[history]` says. Reserved
@@ -100,6 +137,7 @@ impl Entry for ChannelRule {
         Self {
             match_: pattern("orders.*"),
             history: Some(size_and_age),
+            slow: Some(SlowPolicy::Disconnect),
             read: Some(Access::Token),
             publish: Some(Access::Token),
         }
@@ -165,5 +203,23 @@ impl Setting for Access {
 
     fn json(&self) -> Json {
         self.toml().trim_matches('"').into()
+    }
+}
+
+impl Setting for SlowPolicy {
+    fn kind() -> String {
+        r#""disconnect", "drop-oldest" or "latest""#.to_owned()
+    }
+
+    fn parse(value: &ValueKind) -> Result<Self, Why> {
+        words(value, &Self::ALL.map(|policy| (policy.as_str(), policy)))
+    }
+
+    fn toml(&self) -> String {
+        format!("\"{}\"", self.as_str())
+    }
+
+    fn json(&self) -> Json {
+        self.as_str().into()
     }
 }

@@ -15,6 +15,7 @@ mod connection;
 mod encode;
 mod join;
 mod pass;
+mod relief;
 mod timers;
 mod write;
 

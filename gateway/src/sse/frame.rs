@@ -29,7 +29,7 @@ pub enum GapReason {
     Trimmed,
     /// The history is another one: wiped, or forked by a failover that lost its end.
     Reset,
-    /// More came than could be held for the client, on a channel without history.
+    /// More came than could be held for the client, and the channel's policy, or its want of a history, is to go on.
     Overflow,
     /// The client's cursor cannot be read.
     Cursor,
@@ -116,6 +116,13 @@ impl Frame {
     pub fn gap(channel: Channel, reason: GapReason, from: Option<Position>, to: Option<Position>) -> Self {
         let published = to.map_or(0, |to| to.micros);
         Self::build(channel, to, 0, published, Content::Gap { reason, from, to })
+    }
+
+    /// The same where older events than `to` follow: a client that was sent this stands where it stood.
+    #[must_use]
+    pub fn gap_among(channel: Channel, reason: GapReason, from: Option<Position>, to: Option<Position>) -> Self {
+        let published = to.map_or(0, |to| to.micros);
+        Self::build(channel, None, 0, published, Content::Gap { reason, from, to })
     }
 
     fn build(channel: Channel, at: Option<Position>, prev: u64, published: u64, content: Content) -> Self {

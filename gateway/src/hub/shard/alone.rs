@@ -134,6 +134,9 @@ impl Shard {
             let link = &connection.links[nth];
             let channel = &self.channels[link.channel as usize];
             let next = channel.subscribers[link.subscriber as usize].next;
+            if link.held.is_some() {
+                return None;
+            }
             match &link.progress {
                 Progress::Waiting(_) => return Some(false),
                 Progress::Live if next < channel.first() => return None,
@@ -190,6 +193,9 @@ impl Shard {
             let link = connection.links.get_mut(nth)?;
             let channel = &mut self.channels[link.channel as usize];
             let next = channel.subscribers[link.subscriber as usize].next;
+            if let Some(frame) = link.held.as_ref().and_then(|held| held.peek()) {
+                return Some((Age::Published(0), Arc::clone(frame)));
+            }
             match &mut link.progress {
                 Progress::Waiting(_) => return None,
                 Progress::Replay(reading) => {
@@ -236,6 +242,11 @@ impl Shard {
         let link = &mut connection.links[nth];
         let channel = &mut self.channels[link.channel as usize];
         match &mut link.progress {
+            _ if link.held.is_some() => {
+                if !link.held.as_mut().is_some_and(|held| held.advance()) {
+                    link.held = None;
+                }
+            }
             Progress::Replay(reading) => {
                 reading.advance();
                 if frame.is_event() {

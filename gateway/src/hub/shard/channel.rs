@@ -6,6 +6,7 @@
 use super::batch::Batches;
 use crate::{
     channel::Channel,
+    config::SlowPolicy,
     position::Position,
     sse::{
         compress::Wire,
@@ -83,10 +84,12 @@ pub(super) struct ShardChannel {
     /// The number of the newest frame, which the ring may hold no longer.
     newest: Option<u64>,
     pub(super) batches: Batches,
+    /// What is done for those who read too slowly.
+    pub(super) slow: SlowPolicy,
 }
 
 /// What a frame is counted with towards an outbox: near its size on the wire.
-fn size(frame: &Frame) -> u64 {
+pub(super) fn size(frame: &Frame) -> u64 {
     match frame.content() {
         Content::Event(event) => event.len() as u64 + 48,
         Content::Gap { .. } => 160,
@@ -94,7 +97,7 @@ fn size(frame: &Frame) -> u64 {
 }
 
 impl ShardChannel {
-    pub(super) fn new(channel: Channel) -> Self {
+    pub(super) fn new(channel: Channel, slow: SlowPolicy) -> Self {
         Self {
             channel,
             attached: false,
@@ -111,6 +114,7 @@ impl ShardChannel {
             line: 0,
             newest: None,
             batches: Batches::default(),
+            slow,
         }
     }
 
@@ -256,7 +260,7 @@ mod tests {
     }
 
     fn ring(seqs: std::ops::RangeInclusive<u64>) -> ShardChannel {
-        let mut ring = ShardChannel::new(news());
+        let mut ring = ShardChannel::new(news(), SlowPolicy::Disconnect);
         ring.restart(true, Position::new((seqs.start() - 1) * 10, seqs.start() - 1));
         seqs.for_each(|seq| ring.push(entry(seq), 0));
         ring

@@ -1,6 +1,6 @@
 //! A connection as its shard keeps it.
 
-use super::Key;
+use super::{Key, relief::Held};
 use crate::{
     hub::{
         Permit,
@@ -68,6 +68,8 @@ pub(super) struct Link {
     pub(super) resuming: bool,
     /// The place in the channel's ring from which on events are news. What stands before it is a replay from memory.
     pub(super) live_from: u64,
+    /// What comes before that, because the client was too slow.
+    pub(super) held: Option<Box<Held>>,
     /// Where the client stands, while the ring does not say it: unless the connection is in step.
     pub(super) at: Position,
 }

@@ -24,6 +24,7 @@ impl Shard {
                 progress: Progress::Waiting(start),
                 resuming: matches!(start, Start::After(_)),
                 live_from: 0,
+                held: None,
                 at: Position::default(),
             };
             subscribers.push(Subscriber {
@@ -45,7 +46,8 @@ impl Shard {
         if let Some(&index) = self.by_name.get(&channel) {
             return index;
         }
-        let index = u32::try_from(self.channels.insert(ShardChannel::new(channel.clone()))).unwrap_or(u32::MAX);
+        let slow = self.hub.config.slow_of(channel.as_str());
+        let index = u32::try_from(self.channels.insert(ShardChannel::new(channel.clone(), slow))).unwrap_or(u32::MAX);
         self.by_name.insert(channel.clone(), index);
         self.hub.attach(self.index, &channel);
         index

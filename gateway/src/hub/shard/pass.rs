@@ -225,7 +225,8 @@ impl Shard {
         channel.dirty = !whole;
         if stopped_at.is_none() && !channel.pass.again {
             let keep = if channel.positioned { tail_bytes } else { 0 };
-            channel.trim(keep, needed, keep + self.hub.config.outbox.max_bytes.get() as u64);
+            // Twice an outbox, so that whoever falls behind is looked after before the ring lets go of what it lacks.
+            channel.trim(keep, needed, keep + 2 * self.hub.config.outbox.max_bytes.get() as u64);
         }
 
         for (connection, rest) in cut_short {
@@ -240,12 +241,13 @@ impl Shard {
                 self.close(key, Reason::Client, false);
             }
         }
+        let most = self.hub.config.outbox.max_bytes.get() as u64;
         for connection in alone {
             let Some(connection) = self.connections.get(connection as usize) else { continue };
             let key = connection.key;
             if connection.blocked.is_none() {
                 self.serve_alone(key);
-            } else if self.behind_bytes(connection) > self.hub.config.outbox.max_bytes.get() as u64 {
+            } else if self.behind_bytes(connection) > most && self.relieve(key, most) > most {
                 self.hub.metrics.slow_consumers.with_label_values(&["disconnect"]).inc();
                 self.close(key, Reason::Slow, false);
             }

@@ -77,8 +77,8 @@ impl Shard {
         news.max()
     }
 
-    /// Measures what waits for slow clients, and cuts the slowest while that is more than this shard's share of the
-    /// budget.
+    /// Measures what waits for slow clients. While that is more than this shard's share of the budget, gives up what their
+    /// channels' policies allow, and then cuts the slowest.
     fn bound_outboxes(&mut self) {
         let share = (self.hub.config.outbox.total_bytes.get() / self.hub.queues.len()) as u64;
         let mut waiting: Vec<_> = self
@@ -89,6 +89,16 @@ impl Shard {
             .collect();
         let mut total: u64 = waiting.iter().map(|(bytes, _)| bytes).sum();
         if total > share {
+            waiting.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+            for (bytes, key) in &mut waiting {
+                if total <= share {
+                    break;
+                }
+                let before = self.connections.get(key.index as usize).map_or(0, |c| self.behind_bytes(c));
+                let given = before - self.relieve(*key, 0).min(before);
+                *bytes -= given.min(*bytes);
+                total -= given.min(total);
+            }
             waiting.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
             for (bytes, key) in waiting {
                 if total <= share {

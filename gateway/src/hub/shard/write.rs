@@ -27,8 +27,9 @@ impl Shard {
         let behind = connection.links.iter().map(|link| {
             let channel = &self.channels[link.channel as usize];
             let next = channel.subscribers[link.subscriber as usize].next;
+            let held = link.held.as_ref().map_or(0, |held| held.bytes());
             match link.progress {
-                Progress::Live | Progress::Floor(_) => channel.behind(next.min(channel.head())),
+                Progress::Live | Progress::Floor(_) => held + channel.behind(next.min(channel.head())),
                 Progress::Waiting(_) | Progress::Replay(_) => 0,
             }
         });
@@ -110,7 +111,7 @@ impl Shard {
         for link in &mut connection.links {
             let channel = &mut self.channels[link.channel as usize];
             let mut subscriber = channel.subscribers[link.subscriber as usize];
-            let live = matches!(link.progress, Progress::Live);
+            let live = matches!(link.progress, Progress::Live) && link.held.is_none();
             if matches!(link.progress, Progress::Live | Progress::Floor(_)) {
                 if channel.positioned
                     && let Some(stands) = channel.stands(subscriber.next)
@@ -149,12 +150,14 @@ impl Shard {
                 Progress::Waiting(_) if channel.channel.is_reserved() => {}
                 Progress::Waiting(_) => cursor.leave_out(),
                 Progress::Replay(reading) if reading.gap.is_some() && reading.page.is_none() => cursor.leave_out(),
-                Progress::Live => {
+                Progress::Live if link.held.is_none() => {
                     let next = channel.subscribers[link.subscriber as usize].next;
                     let at: Position = channel.stands(next).unwrap_or(link.at);
                     cursor.add(&channel.channel, at, link.by_name);
                 }
-                Progress::Floor(_) | Progress::Replay(_) => cursor.add(&channel.channel, link.at, link.by_name),
+                Progress::Live | Progress::Floor(_) | Progress::Replay(_) => {
+                    cursor.add(&channel.channel, link.at, link.by_name);
+                }
             }
         }
         cursor.finish()

@@ -127,7 +127,7 @@ impl World {
     fn new() -> Self {
         let metrics = Arc::new(Metrics::new());
         let shard = || {
-            let mut channel = ShardChannel::new(news());
+            let mut channel = ShardChannel::new(news(), crate::config::SlowPolicy::Disconnect);
             channel.restart(true, Position::default());
             let scratch = Scratch::new(Arc::clone(&metrics));
             Shard { channel, clients: Vec::new(), queue: VecDeque::new(), scratch }
