@@ -11,6 +11,7 @@ mod checks;
 mod layers;
 mod lists;
 mod problems;
+mod rate;
 mod reference;
 mod secret;
 mod sections;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 pub use auth_keys::{Algorithm, ApiKey, AuthKey};
 pub use channel_rules::{Access, ChannelRule, Kept, RuleHistory, SlowPolicy};
 pub use problems::ConfigErrors;
+pub use rate::Rate;
 pub use secret::{Secret, SecretUrl};
 pub use sections::{
     Auth, Config, Cors, Drain, History, Http, Hub, Limits, Log, LogFormat, Memory, Outbox, Redis, Stream,

@@ -19,6 +19,7 @@ mod poll;
 pub mod problem;
 mod publish;
 mod query;
+mod rates;
 mod route;
 mod subscribe;
 
@@ -38,13 +39,15 @@ pub struct App {
     /// Requests whose answer is not complete, streams aside: a stop waits for them.
     pub in_flight: AtomicUsize,
     connection_ids: AtomicU64,
+    rates: Arc<rates::Rates>,
 }
 
 impl App {
     #[must_use]
     pub fn new(config: Arc<Config>, auth: Auth, hub: Arc<Hub>, broker: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
         let (in_flight, connection_ids) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self { config, auth, hub, broker, metrics, in_flight, connection_ids }
+        let rates = rates::Rates::new(&config.limits);
+        Self { rates, config, auth, hub, broker, metrics, in_flight, connection_ids }
     }
 
     /// An id for a new stream, unique in the cluster: this replica's, and a count.

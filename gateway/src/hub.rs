@@ -42,7 +42,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use admission::{Permit, Refused};
+pub use admission::{Guest, Permit, Refused, counted_address};
 pub use queue::Target;
 
 /// See the module's documentation.
@@ -67,6 +67,7 @@ pub struct Hub {
     replayer: OnceLock<Arc<Replayer>>,
     cluster: Cluster,
     denied: Arc<Denied>,
+    guests: admission::Guests,
     connections: AtomicUsize,
     draining: std::sync::atomic::AtomicBool,
     reachable: Mutex<Result<(), Away>>,
@@ -125,6 +126,7 @@ impl Hub {
             replayer: OnceLock::new(),
             cluster: Cluster::new(replica),
             denied: Arc::default(),
+            guests: admission::Guests::default(),
             connections: AtomicUsize::new(0),
             draining: std::sync::atomic::AtomicBool::new(false),
             reachable: Mutex::new(Err(Away {

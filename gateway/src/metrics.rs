@@ -54,6 +54,7 @@ pub struct Metrics {
     pub connections: IntCounter,
     pub disconnects: IntCounterVec,
     pub refused: IntCounterVec,
+    pub publish_refused: IntCounterVec,
     pub messages: IntCounter,
     pub auth_failures: IntCounterVec,
     pub key_reloads: IntCounterVec,
@@ -116,6 +117,11 @@ impl Metrics {
             connections_active: make.gauge("sse_connections_active", "Event streams open now."),
             connections: make.counter("sse_connections_total", "Event streams ever opened."),
             disconnects: make.counters("sse_disconnects_total", "Event streams ended, by reason.", &["reason"]),
+            publish_refused: make.counters(
+                "sse_publish_refused_total",
+                "Requests to publish, or events of one, refused for their rate, by whose it was.",
+                &["reason"],
+            ),
             refused: make.counters(
                 "sse_refused_total",
                 "Streams refused for now, by reason; `accept`: connections that the kernel had no room for.",
@@ -224,7 +230,10 @@ impl Metrics {
         for reason in crate::sse::frame::GapReason::ALL {
             metrics.gaps.with_label_values(&[reason.as_str()]);
         }
-        for reason in ["connections", "channels", "draining", "accept"] {
+        for reason in ["address", "subject", "channel"] {
+            metrics.publish_refused.with_label_values(&[reason]);
+        }
+        for reason in ["connections", "channels", "draining", "accept", "address", "subject", "rate"] {
             metrics.refused.with_label_values(&[reason]);
         }
         for reason in ["missing", "invalid", "expired", "denied", "forbidden", "origin", "keys"] {

@@ -22,6 +22,7 @@ mod cluster_redis_away;
 mod cluster_replica_killed;
 mod cluster_subscriptions;
 mod dependencies;
+mod limits;
 mod one_admin;
 mod one_compression;
 mod one_compression_cost;

@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    ApiKey, AuthKey, ByteSize, ChannelRule, SecretUrl,
+    ApiKey, AuthKey, ByteSize, ChannelRule, Rate, SecretUrl,
     checks::{is_cookie_name, is_log_level, is_origin, is_prefix},
     settings::{Check, any, optional, settings, that, within},
 };
@@ -114,6 +114,20 @@ settings! {
     pub struct Limits {
         /// Open streams of a replica.
         pub connections: usize = 19_000, within(1, 10_000_000);
+        /// Open streams of one address (of IPv6: of one /64). Behind a proxy everyone has the proxy's.
+        pub connections_per_address: Option<usize> = None, optional(within(1, 10_000_000));
+        /// Open streams of one subject.
+        pub connections_per_subject: Option<usize> = None, optional(within(1, 10_000_000));
+        /// How often one address may ask for a stream.
+        pub connect_rate_per_address: Option<Rate> = None, any();
+        /// How often one subject may ask for a stream.
+        pub connect_rate_per_subject: Option<Rate> = None, any();
+        /// How often one address may publish: requests, of one event or many.
+        pub publish_rate_per_address: Option<Rate> = None, any();
+        /// How often one subject, or one API key, may publish: requests.
+        pub publish_rate_per_subject: Option<Rate> = None, any();
+        /// How many events may be published to one channel through this replica.
+        pub publish_rate_per_channel: Option<Rate> = None, any();
         /// Channels that one connection may ask for.
         pub channels_per_connection: usize = 64, within(1, 1024);
         /// The data of one event.

@@ -66,6 +66,7 @@ fn another_value(path: &str, default: &str) -> String {
     };
     match path {
         "stream.retry_min" => "1.5s".to_owned(),
+        _ if path.starts_with("limits.connect_rate") || path.starts_with("limits.publish_rate") => "10/s".to_owned(),
         "history.memory" => "2d".to_owned(),
         "outbox.max_bytes" | "hub.tail_bytes" => "128KiB".to_owned(),
         _ if default.contains("MiB\"") => "2MiB".to_owned(),

@@ -85,6 +85,8 @@ impl Setting for u64 {
 }
 
 impl Setting for usize {
+    const UNSET: &'static str = "off";
+
     fn kind() -> String {
         u64::kind()
     }

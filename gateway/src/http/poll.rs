@@ -26,7 +26,7 @@ const MAX_BYTES: usize = 1 << 20;
 pub(super) async fn answer(
     app: &App,
     wanted: subscribe::Wanted,
-    permit: Permit,
+    mut permit: Permit,
     query: &Query,
     given: Option<&str>,
 ) -> Result<Response<Body>, Problem> {
@@ -37,6 +37,8 @@ pub(super) async fn answer(
         })?,
     };
     let deadline = tokio::time::Instant::now() + wait;
+    // The next poll may come before the shard has noticed that this one has ended.
+    let _returned = permit.returned_by();
     let mut body = subscribe::body_stream(app, wanted, permit).await;
     let mut text = BytesMut::new();
     // Where it begins must be said however short the wait is, and what is there already must get a chance.

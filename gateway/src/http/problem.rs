@@ -6,7 +6,7 @@ use hyper::{
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 /// One problem. What must be retried has `retry_after`; everything else must not be.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
@@ -89,6 +89,13 @@ impl Problem {
     /// This replica takes no more just now.
     pub fn overloaded(detail: impl Into<String>) -> Self {
         Self::new("overloaded", "Overloaded", StatusCode::SERVICE_UNAVAILABLE, detail).retried()
+    }
+
+    /// The client has, or does, more than it may.
+    pub fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
+        let problem = Self::new("too-many-requests", "Too many requests", StatusCode::TOO_MANY_REQUESTS, detail);
+        // Up to two seconds more by chance, so that those who come back do not come at once.
+        Self { retry_after: Some(wait.as_secs() + fastrand::u64(1..=3)), ..problem }
     }
 
     /// With a `Retry-After` of 1 to 3 s by chance, so that those who come back do not come at once.

@@ -2,7 +2,7 @@
 //!
 //! A 2xx is only ever said of what the broker has accepted.
 
-use super::{App, body::Body, caller::Caller, problem::Problem, query::Query, route::json};
+use super::{App, body::Body, caller::Caller, problem::Problem, query::Query, rates, route::json};
 use crate::{
     auth::Act,
     broker::{Accepted, Publish, Unavailable, announcement::json_data},
@@ -40,11 +40,13 @@ pub(super) async fn one(
     query: &Query,
 ) -> Result<Response<Body>, Problem> {
     caller.may(app, Act::Publish, &channel)?;
+    rates::publish(app, caller)?;
     let event_type = query.one("event")?.map(str::to_owned);
     let idempotency_key = header_key(request.headers())?;
     // Kept as long as the history is: what was read is a piece of a larger buffer, which must not be kept with it.
     let data = Bytes::copy_from_slice(&body(app, request, app.config.limits.event_bytes.get()).await?);
     let event = checked_event(app, event_type.as_deref(), data)?;
+    rates::event(app, &channel)?;
     let publish = Publish { channel: channel.clone(), event, idempotency_key };
     match accept(app, vec![publish]).await.pop() {
         Some(Ok(accepted)) => Ok(json(&Published { channel: &channel, position: accepted.position })),
@@ -56,6 +58,7 @@ pub(super) async fn one(
 /// `POST /events`: a JSON object, an array of them, or one a line.
 pub(super) async fn batch(app: &App, caller: &Caller, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
     let limits = &app.config.limits;
+    rates::publish(app, caller)?;
     let ndjson = is_ndjson(request.headers());
     let request_key = header_key(request.headers())?;
     let body = body(app, request, limits.batch_bytes.get()).await?;
@@ -236,6 +239,7 @@ fn parse_item(
     let idempotency_key = if own_key.is_some() { own_key } else { implied_key().map_err(wrong)? };
     let data = json_data(item.data).map_err(|error| wrong(Problem::invalid_event(error.to_string())))?;
     let event = checked_event(app, item.event.as_deref(), data).map_err(wrong)?;
+    rates::event(app, &channel).map_err(wrong)?;
     Ok(Publish { channel, event, idempotency_key })
 }
 

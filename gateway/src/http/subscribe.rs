@@ -10,12 +10,13 @@ use super::{
     poll,
     problem::Problem,
     query::Query,
+    rates,
 };
 use crate::{
     auth::{Act, Identity},
     channel::Channel,
     hub::{
-        Permit, Refused,
+        Guest, Permit, Refused,
         connection::{Greeting, Heartbeat, Open, Outlet, Start},
     },
     sse::{
@@ -61,7 +62,11 @@ pub(super) async fn stream(
     if request.method() == Method::HEAD {
         return Ok(head(app, &wanted));
     }
-    let permit = match app.hub.admit() {
+    if let Err(problem) = rates::connect(app, caller) {
+        return come_back(app, request.headers(), problem);
+    }
+    let guest = Guest { address: caller.address, subject: caller.identity.subject.clone() };
+    let permit = match app.hub.admit(guest, wanted.channels.iter().map(|(channel, _)| channel)) {
         Ok(permit) => permit,
         Err(refused) => return refuse(app, request.headers(), refused),
     };
@@ -268,7 +273,12 @@ fn raw_head(head: &Response<Body>) -> Bytes {
 /// What must be retried. An EventSource gives up for ever on any status but 200, so it gets one that ends at once.
 fn refuse(app: &App, headers: &HeaderMap, refused: Refused) -> Result<Response<Body>, Problem> {
     app.metrics.refused.with_label_values(&[refused.as_str()]).inc();
-    come_back(app, headers, Problem::overloaded(refused.to_string()))
+    let problem = if refused.is_the_clients() {
+        Problem::too_many(refused.to_string(), Duration::ZERO)
+    } else {
+        Problem::overloaded(refused.to_string())
+    };
+    come_back(app, headers, problem)
 }
 
 /// The answer to a stream's request that meets a problem which passes.

@@ -9,7 +9,7 @@ use sluice_gateway::{
     config::Config,
     event::Event,
     hub::{
-        Hub,
+        Guest, Hub,
         connection::{Greeting, Heartbeat, Open, Outlet, Start},
     },
     metrics::Metrics,
@@ -49,7 +49,8 @@ impl Crowd {
         let ticket = Arc::new(OnceLock::new());
         let (outbox, mut body) = outbox(self.hub.outbox_signals(0, Arc::clone(&ticket)));
         let (started, has_started) = tokio::sync::oneshot::channel();
-        let permit = self.hub.admit().expect("room");
+        let guest = Guest { address: std::net::Ipv4Addr::LOCALHOST.into(), subject: None };
+        let permit = self.hub.admit(guest, std::iter::empty()).expect("room");
         self.hub.open(
             0,
             Open {

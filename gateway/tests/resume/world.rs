@@ -12,7 +12,7 @@ use sluice_gateway::{
     config::{ByteSize, Config},
     event::Event,
     hub::{
-        Hub,
+        Guest, Hub,
         connection::{Greeting, Heartbeat, Open, Outlet, Start},
     },
     metrics::Metrics,
@@ -145,7 +145,8 @@ impl World {
 
     pub(crate) async fn connect(&self, channels: &[usize], id: Option<&str>) -> Option<Stream> {
         let encoding = [Encoding::Identity, Encoding::Gzip, Encoding::Zstd][fastrand::usize(..3)];
-        let permit = self.hub.admit().ok()?;
+        let guest = Guest { address: std::net::Ipv4Addr::LOCALHOST.into(), subject: None };
+        let permit = self.hub.admit(guest, std::iter::empty()).ok()?;
         let cursor = id.map(Cursor::parse);
         let start = |channel: &Channel| match cursor.as_ref().map(|cursor| cursor.find(channel)) {
             Some(Found::At(position)) => Start::After(position),

@@ -1,0 +1,137 @@
+//! How often one address, one subject or one channel may connect or be published to.
+//!
+//! What is remembered of a key is forgotten once it would be let in as if it had never been seen, so that many keys do
+//! not add up.
+
+use super::{App, caller::Caller, problem::Problem};
+use crate::{
+    channel::Channel,
+    config::{Limits, Rate},
+    hub::counted_address,
+};
+use governor::{
+    DefaultKeyedRateLimiter, Quota,
+    clock::{Clock, DefaultClock},
+};
+use std::{
+    hash::Hash,
+    net::IpAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+/// How often what is not needed is forgotten.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+
+struct Keyed<K: Hash + Eq + Clone>(DefaultKeyedRateLimiter<K>);
+
+impl<K: Hash + Eq + Clone> Keyed<K> {
+    fn new(rate: Rate) -> Option<Self> {
+        let quota = Quota::with_period(rate.period())?.allow_burst(rate.burst);
+        Some(Self(DefaultKeyedRateLimiter::keyed(quota)))
+    }
+
+    /// # Errors
+    /// How long to wait.
+    fn check(&self, key: &K) -> Result<(), Duration> {
+        self.0.check_key(key).map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
+    }
+
+    fn tidy(&self) {
+        self.0.retain_recent();
+        self.0.shrink_to_fit();
+    }
+}
+
+/// All rates that are limited.
+pub(super) struct Rates {
+    connect_address: Option<Keyed<IpAddr>>,
+    connect_subject: Option<Keyed<Arc<str>>>,
+    publish_address: Option<Keyed<IpAddr>>,
+    publish_subject: Option<Keyed<Arc<str>>>,
+    publish_channel: Option<Keyed<Channel>>,
+}
+
+impl Rates {
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        let rates = Arc::new(Self {
+            connect_address: limits.connect_rate_per_address.and_then(Keyed::new),
+            connect_subject: limits.connect_rate_per_subject.and_then(Keyed::new),
+            publish_address: limits.publish_rate_per_address.and_then(Keyed::new),
+            publish_subject: limits.publish_rate_per_subject.and_then(Keyed::new),
+            publish_channel: limits.publish_rate_per_channel.and_then(Keyed::new),
+        });
+        tokio::spawn(tidy(Arc::downgrade(&rates)));
+        rates
+    }
+
+    fn tidy(&self) {
+        self.connect_address.iter().for_each(Keyed::tidy);
+        self.connect_subject.iter().for_each(Keyed::tidy);
+        self.publish_address.iter().for_each(Keyed::tidy);
+        self.publish_subject.iter().for_each(Keyed::tidy);
+        self.publish_channel.iter().for_each(Keyed::tidy);
+    }
+}
+
+async fn tidy(rates: Weak<Rates>) {
+    while let Some(rates) = rates.upgrade() {
+        rates.tidy();
+        drop(rates);
+        tokio::time::sleep(TIDY_EVERY).await;
+    }
+}
+
+/// Whose rate it is that is exceeded, and the wait until it is not.
+type Exceeded = (&'static str, Duration);
+
+fn check<K: Hash + Eq + Clone>(whose: &'static str, rate: Option<&Keyed<K>>, key: Option<K>) -> Result<(), Exceeded> {
+    match (rate, key) {
+        (Some(rate), Some(key)) => rate.check(&key).map_err(|wait| (whose, wait)),
+        _ => Ok(()),
+    }
+}
+
+fn problem(what: &str, (whose, wait): Exceeded) -> Problem {
+    Problem::too_many(format!("this {whose} {what} more often than it may; wait as long as `Retry-After` says"), wait)
+}
+
+/// Counts a request for a stream.
+///
+/// # Errors
+/// When its address or subject has made too many.
+pub(super) fn connect(app: &App, caller: &Caller) -> Result<(), Problem> {
+    let rates = &app.rates;
+    check("address", rates.connect_address.as_ref(), Some(counted_address(caller.address)))
+        .and_then(|()| check("subject", rates.connect_subject.as_ref(), caller.identity.subject.clone()))
+        .map_err(|exceeded| {
+            app.metrics.refused.with_label_values(&["rate"]).inc();
+            problem("connects", exceeded)
+        })
+}
+
+/// Counts a request that publishes.
+///
+/// # Errors
+/// When its address or publisher has made too many.
+pub(super) fn publish(app: &App, caller: &Caller) -> Result<(), Problem> {
+    let rates = &app.rates;
+    let publisher = caller.identity.subject.clone().or_else(|| caller.identity.api_key.clone());
+    check("address", rates.publish_address.as_ref(), Some(counted_address(caller.address)))
+        .and_then(|()| check("subject", rates.publish_subject.as_ref(), publisher))
+        .map_err(|exceeded| refused(app, exceeded))
+}
+
+/// Counts an event.
+///
+/// # Errors
+/// When its channel has had too many.
+pub(super) fn event(app: &App, channel: &Channel) -> Result<(), Problem> {
+    let Some(rate) = &app.rates.publish_channel else { return Ok(()) };
+    rate.check(channel).map_err(|wait| refused(app, ("channel", wait)))
+}
+
+fn refused(app: &App, exceeded: Exceeded) -> Problem {
+    app.metrics.publish_refused.with_label_values(&[exceeded.0]).inc();
+    problem("is published to", exceeded)
+}
