@@ -73,30 +73,13 @@ def free_port():
         return found.getsockname()[1]
 
 
-def wait_until(what, is_so):
-    """Asks until it is so, and answers what it was told."""
+def wait_for(port):
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if found := is_so():
-                return found
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
         time.sleep(0.02)
-    raise RuntimeError(f"not within 20 s: {what}")
-
-
-def said(port, request):
-    """The first bytes of an HTTP answer."""
-    with socket.create_connection(("127.0.0.1", port), 1) as asked:
-        asked.sendall(request)
-        return asked.recv(4096)
-
-
-def wait_for(port):
-    def listens():
-        with socket.create_connection(("127.0.0.1", port), 1):
-            return True
-
-    wait_until(f"something listens on port {port}", listens)
+    raise RuntimeError(f"nothing listens on port {port}")
 
 
 def pinned(core, command, **more):
@@ -161,8 +144,14 @@ def sluice(folder, redis_port=None, redis_pid=None, cores=SERVER_CORE):
 
 
 def wait_until_ready(admin_port):
-    request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    wait_until("the gateway is ready", lambda: said(admin_port, request).startswith(b"HTTP/1.1 200 "))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", admin_port), 1) as asked:
+            asked.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            if b" 200 " in asked.recv(4096).split(b"\r\n")[0]:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("the gateway is not ready")
 
 
 @contextlib.contextmanager
@@ -191,14 +180,26 @@ def nchan(folder, redis_port=None, redis_pid=None):
 
 def wait_until_published(port):
     """nchan answers 503 until it has found its Redis."""
+    deadline = time.monotonic() + 20
     request = b"POST /pub/first HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"
-    wait_until("nchan takes an event", lambda: said(port, request).startswith(b"HTTP/1.1 2"))
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as asked:
+            asked.sendall(request)
+            if asked.recv(4096).split(b" ")[1][:1] == b"2":
+                return
+        time.sleep(0.05)
+    raise RuntimeError("nchan takes no event")
 
 
 def worker_of(pid):
     """nginx listens before it has made its worker."""
     children = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
-    return int(wait_until("nginx has a worker", lambda: children.read_text().split())[0])
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if found := children.read_text().split():
+            return int(found[0])
+        time.sleep(0.02)
+    raise RuntimeError("nginx has no worker")
 
 
 KINDS = {"floor": floor, "nchan": nchan, "Sluice": sluice}

@@ -37,7 +37,7 @@ pub enum BenchCommand {
 /// Where streams are opened and events published, and as what.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
-    /// Where streams are opened; {channel} is filled in, and the stream's number (see docs/bench.md)
+    /// Where streams are opened; {channel} and {n}, the stream's number, are filled in
     #[arg(long, value_name = "TEMPLATE", default_value = "http://127.0.0.1:8080/events?channel={channel}")]
     #[arg(value_parser = Target::parse)]
     pub url: Target,
@@ -193,20 +193,6 @@ impl BenchCommand {
             Self::Resume(resume) => &resume.server,
             Self::Floor(_) => return None,
         };
-        if let Self::Run(run) = self {
-            if run.http2 && !run.server.sources.is_empty() {
-                return Some("--source is for HTTP/1.1: with --http2 many streams share a connection\n".to_owned());
-            }
-            if u64::from(run.channels) > run.streams {
-                let (channels, streams) = (run.channels, run.streams);
-                return Some(format!(
-                    "--channels {channels} is more than --streams {streams}: each has a subscriber\n"
-                ));
-            }
-        }
-        if server.publish_headers.iter().any(|header| header.is("content-length")) {
-            return Some("--publish-header: Content-Length is that of the body, and sent anyway\n".to_owned());
-        }
         let is_too_small = server.data == DataKind::Json && server.size < payload::MIN_JSON_BYTES;
         is_too_small.then(|| format!("--data json needs --size {} at least\n", payload::MIN_JSON_BYTES))
     }

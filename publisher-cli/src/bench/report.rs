@@ -47,10 +47,6 @@ pub(super) struct Traffic {
     pub(super) answer_us: Option<Percentiles>,
     pub(super) lag_us: Option<Percentiles>,
     pub(super) publishes_failed: u64,
-    /// Requests whose answers have not come.
-    pub(super) publishes_unanswered: u64,
-    /// Events that were due, and that the server left no connection for.
-    pub(super) events_unsent: u64,
     pub(super) first_failure: Option<String>,
     /// Of one core, of this program: near 100 it is what limits.
     pub(super) bench_cpu_percent: Option<f64>,
@@ -180,11 +176,6 @@ impl Traffic {
         table.row("publish lag", percentiles(self.lag_us));
         if let Some(reason) = &self.first_failure {
             table.row("not published", format!("{}, the first: {reason}", self.publishes_failed));
-        }
-        for (count, what) in [(self.publishes_unanswered, "not answered"), (self.events_unsent, "not sent")] {
-            if count > 0 {
-                table.row(what, format!("{count} events"));
-            }
         }
         if let Some(percent) = self.bench_cpu_percent {
             table.row("bench CPU", format!("{percent:.0} % of a core"));

@@ -55,12 +55,6 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         if traffic.publishes_failed > 0 {
             wrong.push(format!("{} events were not published", traffic.publishes_failed));
         }
-        if traffic.publishes_unanswered > 0 {
-            wrong.push(format!("{} events were published and not answered", traffic.publishes_unanswered));
-        }
-        if traffic.events_unsent > 0 {
-            wrong.push(format!("{} events that were due could not be sent", traffic.events_unsent));
-        }
         if traffic.deliveries == 0 {
             wrong.push("nothing was delivered".to_owned());
         }
@@ -100,10 +94,6 @@ fn traffic(session: &mut Session<'_>, args: &RunArgs, group: u8, channels: u32) 
     session.engine.traffic[0].until = until;
     publish_until(session, until, "measuring")?;
     session.settle()?;
-    // With a duration and no rate, the events are a bound and no promise.
-    if args.duration.is_some() && args.rate.is_none() {
-        session.engine.traffic[0].last = u64::MAX;
-    }
     Ok(start)
 }
 
@@ -144,8 +134,6 @@ fn figures(session: &mut Session<'_>, start: &Moment, after: &Moment) -> report:
     let own = after.own.cpu_ns_since(&start.own) as f64;
     let latency_us = session.engine.ledger.groups.first().and_then(|group| group.latency.percentiles());
     let other_events = session.engine.ledger.other_events;
-    let publishes_unanswered = session.engine.unanswered();
-    let events_unsent = session.engine.traffic.iter().map(Traffic::unsent).sum();
     let figures = session.engine.publish_figures();
     report::Traffic {
         seconds: elapsed,
@@ -160,8 +148,6 @@ fn figures(session: &mut Session<'_>, start: &Moment, after: &Moment) -> report:
         answer_us: figures.answer.percentiles(),
         lag_us: figures.lag.percentiles(),
         publishes_failed: figures.failed,
-        publishes_unanswered,
-        events_unsent,
         first_failure: figures.first_failure.clone(),
         bench_cpu_percent: ratio(own * 100.0, after.at - start.at),
     }

@@ -87,13 +87,6 @@ impl Header {
     }
 }
 
-impl Header {
-    /// Whether this is its name, in lower case.
-    pub(crate) fn is(&self, name: &str) -> bool {
-        self.name == name
-    }
-}
-
 /// The given headers, and of the defaults those that are not given.
 pub(super) fn headers(defaults: &[(HeaderName, &'static str)], given: &[Header]) -> HeaderMap {
     let mut all = HeaderMap::new();

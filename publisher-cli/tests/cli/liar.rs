@@ -8,7 +8,6 @@ use hyper_util::rt::TokioIo;
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 use tokio::{
     net::TcpListener,
@@ -26,16 +25,11 @@ pub(crate) enum Lie {
     Cuts,
     /// Its publishing is answered 500, and it is not delivered to anybody.
     Refuses,
-    /// Its publishing is never answered, and it is not delivered to anybody.
-    Hangs,
-    /// Every answer takes [`SLOW`].
-    IsSlow,
     /// Every stream gets it after the next one.
     SwapsForAll,
 }
 
 pub(crate) const LIED_ABOUT: usize = 3;
-pub(crate) const SLOW: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 struct Streams {
@@ -78,17 +72,7 @@ async fn answer(
     }
     let data = request.into_body().collect().await?.to_bytes();
     let frame = Bytes::from([b"data: ", &data[..], b"\n\n"].concat());
-    if lie == Lie::IsSlow {
-        tokio::time::sleep(SLOW).await;
-    }
-    let (accepted, is_lied_about) = {
-        let mut streams = streams.lock().expect("whole");
-        let is_lied_about = streams.events == LIED_ABOUT;
-        (streams.publish(&frame, lie), is_lied_about)
-    };
-    if is_lied_about && lie == Lie::Hangs {
-        std::future::pending::<()>().await;
-    }
+    let accepted = streams.lock().expect("whole").publish(&frame, lie);
     let status = if accepted { 200 } else { 500 };
     Ok(Response::builder().status(status).body(Empty::new().boxed_unsync()).expect("a response"))
 }
@@ -103,7 +87,7 @@ impl Streams {
     fn publish(&mut self, frame: &Bytes, lie: Lie) -> bool {
         let is_lied_about = self.events == LIED_ABOUT;
         self.events += 1;
-        if is_lied_about && matches!(lie, Lie::Refuses | Lie::Hangs) {
+        if is_lied_about && lie == Lie::Refuses {
             return false;
         }
         for (index, (stream, held)) in self.open.iter_mut().zip(&mut self.held).enumerate() {

@@ -147,12 +147,7 @@ impl Engine {
 
     /// Whether no request is on its way.
     pub(in crate::bench) fn all_answered(&self) -> bool {
-        self.unanswered() == 0
-    }
-
-    /// How many requests are on their way.
-    pub(in crate::bench) fn unanswered(&self) -> u64 {
-        self.publishers.all.iter().flatten().filter(|publisher| publisher.current.is_some()).count() as u64
+        self.publishers.all.iter().flatten().all(|publisher| publisher.current.is_none())
     }
 
     pub(super) fn publisher_ready(&mut self, index: usize, event: &Event) -> io::Result<()> {

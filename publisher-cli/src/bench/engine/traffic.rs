@@ -42,28 +42,16 @@ impl Traffic {
 
     /// When the next event is due; never if there is none, or not before another one is through.
     fn due(&self, completed: u64, now: u64) -> u64 {
-        if self.sent >= self.last {
+        if self.sent >= self.last || now >= self.until {
             return u64::MAX;
         }
         let due = match self.pace {
-            // What fell due in time goes out however late it is.
             Pace::Rate(rate) => self.began + (self.sent as f64 / rate * 1e9) as u64,
-            _ if now >= self.until => return u64::MAX,
             Pace::Outstanding(most) if self.outstanding(completed) < most => now,
             Pace::Outstanding(_) => u64::MAX,
             Pace::Burst => now,
         };
         if due >= self.until { u64::MAX } else { due }
-    }
-
-    /// How many events should have gone out by the end, and have not.
-    pub(in crate::bench) fn unsent(&self) -> u64 {
-        let due = match self.pace {
-            Pace::Rate(_) if self.until < u64::MAX => self.due_by(self.until).min(self.last),
-            _ if self.last < u64::MAX => self.last,
-            _ => self.sent,
-        };
-        due.saturating_sub(self.sent)
     }
 
     /// How many events are due before this time, of traffic that has a rate.
