@@ -4,6 +4,10 @@
 //! number of times, and what is held at once never exceeds the parser's limit. It knows nothing of connections: who
 //! reconnects makes a new parser with [`Parser::resuming`].
 
+mod lines;
+
+pub(crate) use lines::LineEnds;
+
 use std::{mem, sync::Arc};
 
 /// The largest event that a [`Parser`] takes unless told otherwise, in bytes.
@@ -36,8 +40,7 @@ pub struct TooLarge {
 pub struct Parser {
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
-    /// The last byte was a CR that ended a line, so that an LF now is its second half and no line of its own.
-    after_cr: bool,
+    line_ends: LineEnds,
     /// No line has been read yet: a byte order mark may stand before the first.
     at_start: bool,
     data: String,
@@ -72,7 +75,7 @@ impl Parser {
         let last_event_id: Arc<str> = Arc::from(last_event_id);
         Self {
             line: Vec::new(),
-            after_cr: false,
+            line_ends: LineEnds::default(),
             at_start: true,
             data: String::new(),
             event_type: String::new(),
@@ -113,32 +116,18 @@ impl Parser {
     /// appended.
     pub fn push(&mut self, mut bytes: &[u8], events: &mut Vec<Event>) -> Result<(), TooLarge> {
         self.check_limit(0)?;
-        if self.after_cr && !bytes.is_empty() {
-            self.after_cr = false;
-            bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
-        }
-        while let Some(end) = bytes.iter().position(|&b| b == b'\n' || b == b'\r') {
-            self.check_limit(end)?;
+        while let Some(rest) = self.line_ends.next(&mut bytes) {
+            self.check_limit(rest.len())?;
             if self.line.is_empty() {
-                self.take_line(&bytes[..end], events);
+                self.take_line(rest, events);
             } else {
                 let mut line = mem::take(&mut self.line);
-                line.extend_from_slice(&bytes[..end]);
+                line.extend_from_slice(rest);
                 self.take_line(&line, events);
                 line.clear();
                 self.line = line;
             }
             self.check_limit(0)?;
-            let ended_by_cr = bytes[end] == b'\r';
-            bytes = &bytes[end + 1..];
-            if ended_by_cr {
-                // The line ends here, not at a possible LF: waiting for that would hold the event back.
-                match bytes.first() {
-                    Some(b'\n') => bytes = &bytes[1..],
-                    Some(_) => {}
-                    None => self.after_cr = true,
-                }
-            }
         }
         self.check_limit(bytes.len())?;
         self.line.extend_from_slice(bytes);

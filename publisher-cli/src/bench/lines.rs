@@ -3,6 +3,8 @@
 //! As [`crate::sse::Parser`] reads them, but made to be run ten thousand times a pass: nothing is copied, decoded or
 //! kept but a line whose end has not come yet, and that in the caller's buffer.
 
+use crate::sse::LineEnds;
+
 /// A line, as one of those that matter; its value is not decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
@@ -20,8 +22,7 @@ const MAX_LINE_BYTES: usize = 16 << 20;
 /// What must be known of the bytes before, beside an unfinished line.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lines {
-    /// The last byte was a CR, so that an LF now is its second half and no line of its own.
-    after_cr: bool,
+    ends: LineEnds,
 }
 
 impl Lines {
@@ -32,26 +33,13 @@ impl Lines {
         mut bytes: &[u8],
         mut sink: impl FnMut(Line<'_>),
     ) -> Result<(), TooLong> {
-        if self.after_cr && !bytes.is_empty() {
-            self.after_cr = false;
-            bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
-        }
-        while let Some(end) = memchr::memchr2(b'\n', b'\r', bytes) {
+        while let Some(rest) = self.ends.next(&mut bytes) {
             if held.is_empty() {
-                take(&bytes[..end], &mut sink);
+                take(rest, &mut sink);
             } else {
-                held.extend_from_slice(&bytes[..end]);
+                held.extend_from_slice(rest);
                 take(held, &mut sink);
                 held.clear();
-            }
-            let ended_by_cr = bytes[end] == b'\r';
-            bytes = &bytes[end + 1..];
-            if ended_by_cr {
-                match bytes.first() {
-                    Some(b'\n') => bytes = &bytes[1..],
-                    Some(_) => {}
-                    None => self.after_cr = true,
-                }
             }
         }
         if held.len() + bytes.len() > MAX_LINE_BYTES {
