@@ -27,7 +27,7 @@ use timer::Timer;
 
 pub(super) use connect::Sources;
 pub(super) use publish::PublishFigures;
-pub(super) use traffic::{Pace, Traffic};
+pub(super) use traffic::{Pace, Schedule, Traffic};
 
 /// Much larger than any burst, as it is shared by all streams.
 const READ_BUFFER_BYTES: usize = 256 * 1024;

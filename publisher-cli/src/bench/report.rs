@@ -48,6 +48,11 @@ pub(super) struct Traffic {
     pub(super) lag_us: Option<Percentiles>,
     pub(super) publishes_failed: u64,
     pub(super) first_failure: Option<String>,
+    /// Events that were to be sent and were not.
+    pub(super) unsent: u64,
+    /// Whether events went out when they were to, and how late the last one did; absent of what has no rate.
+    pub(super) rate_held: Option<bool>,
+    pub(super) behind_seconds: Option<f64>,
     /// Of one core, of this program: near 100 it is what limits.
     pub(super) bench_cpu_percent: Option<f64>,
 }
@@ -177,9 +182,32 @@ impl Traffic {
         if let Some(reason) = &self.first_failure {
             table.row("not published", format!("{}, the first: {reason}", self.publishes_failed));
         }
+        if let (Some(false), Some(behind)) = (self.rate_held, self.behind_seconds) {
+            table.row("rate", format!("not held: {} events not sent, {behind:.2} s late at the end", self.unsent));
+        }
         if let Some(percent) = self.bench_cpu_percent {
             table.row("bench CPU", format!("{percent:.0} % of a core"));
         }
+    }
+}
+
+impl Traffic {
+    /// What has to be said of it, if it did not go as it should.
+    pub(super) fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.publishes_failed > 0 {
+            wrong.push(format!("{} events were not published", self.publishes_failed));
+        }
+        if self.unsent > 0 {
+            wrong.push(format!("{} events were to be sent and were not", self.unsent));
+        }
+        if let (Some(false), Some(behind)) = (self.rate_held, self.behind_seconds) {
+            wrong.push(format!("the rate was not held: events were {behind:.2} s late at the end"));
+        }
+        if self.deliveries == 0 {
+            wrong.push("nothing was delivered".to_owned());
+        }
+        wrong
     }
 }
 

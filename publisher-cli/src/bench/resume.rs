@@ -45,8 +45,9 @@ struct Stage {
     deliveries_per_second: Option<f64>,
     /// Of all streams, those that watch too.
     wire_bytes_per_delivery: Option<f64>,
-    /// From publishing to arrival on the watching streams.
+    /// From publishing to arrival on the watching streams, and whether all that was due came: what did not is not in it.
     watch_latency_us: Option<Percentiles>,
+    watch_is_complete: bool,
     processes: Vec<ProcessTraffic>,
 }
 
@@ -95,6 +96,11 @@ pub(super) fn run(args: &ResumeArgs) -> Result<(), Failure> {
         let reason = figures.first_failure.as_deref().unwrap_or_default();
         wrong.push(format!("{} events were not published, the first: {reason}", figures.failed));
     }
+    for (name, stage) in [("quiet", &quiet), ("resuming", &resume), ("live traffic", &live)] {
+        if !stage.watch_is_complete {
+            wrong.push(format!("the other channel's events of the {name} had not all come at its end"));
+        }
+    }
     let found = Found {
         streams: session.streams(streams + watching, 2),
         events: args.events,
@@ -114,8 +120,9 @@ fn channel(group: u8) -> std::ops::Range<u32> {
 /// Adds traffic that publishes so many events to the resuming channel as fast as it goes.
 fn burst(session: &mut Session<'_>, events: u64) {
     let completed_before = session.engine.ledger.groups[usize::from(RESUMED)].completed;
-    let traffic = Traffic::new(RESUMED, channel(RESUMED), Pace::Burst, session.engine.now());
-    session.engine.traffic.push(Traffic { last: events, completed_before, ..traffic });
+    let mut traffic = Traffic::new(RESUMED, channel(RESUMED), Pace::Burst, session.engine.now());
+    (traffic.last, traffic.completed_before) = (events, completed_before);
+    session.engine.traffic.push(traffic);
 }
 
 /// Publishes the events that are to be resumed, to nobody.
@@ -167,24 +174,28 @@ fn stage(session: &mut Session<'_>, before: &Moment, expected: Option<u64>) -> R
     let mut processes = session.spent(before, &after);
     // The events of a stage are mostly not published in it.
     processes.iter_mut().for_each(|process| process.cpu_us_per_event = None);
+    let (watch_latency_us, watch_is_complete) = watch_latency(session, end)?;
     Ok(Stage {
         is_complete,
         seconds: seconds(elapsed),
         deliveries,
         deliveries_per_second: ratio(deliveries as f64 * 1e9, elapsed),
         wire_bytes_per_delivery: ratio(wire_bytes, after.deliveries - before.deliveries),
-        watch_latency_us: watch_latency(session, end)?,
+        watch_latency_us,
+        watch_is_complete,
         processes,
     })
 }
 
 /// The latency of what was to be published by `end`, the last of which is waited for: it is what was held up most.
-fn watch_latency(session: &mut Session<'_>, end: u64) -> Result<Option<Percentiles>, Failure> {
+/// Also whether it came.
+fn watch_latency(session: &mut Session<'_>, end: u64) -> Result<(Option<Percentiles>, bool), Failure> {
     session.engine.ledger.groups[usize::from(WATCHED)].record_until = end;
     let due = session.engine.traffic[0].due_by(end);
     let deadline = session.engine.now() + nanoseconds(session.args.settle);
-    session.turn_until(deadline, |session| session.engine.ledger.groups[usize::from(WATCHED)].completed >= due)?;
-    Ok(session.engine.ledger.groups[usize::from(WATCHED)].latency.percentiles())
+    let has_come = |session: &mut Session<'_>| session.engine.ledger.groups[usize::from(WATCHED)].completed >= due;
+    let is_complete = session.turn_until(deadline, has_come)?;
+    Ok((session.engine.ledger.groups[usize::from(WATCHED)].latency.percentiles(), is_complete))
 }
 
 impl Tabular for Found {

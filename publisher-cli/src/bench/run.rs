@@ -2,7 +2,7 @@
 
 use super::{
     clock::{SECOND, nanoseconds, seconds},
-    engine::{Pace, Role, Traffic},
+    engine::{Pace, Role, Schedule, Traffic},
     report::{self, Checked, Connect, Memory, Report, TcpPages},
     session::{Moment, Needs, Session, failed, ratio},
 };
@@ -41,24 +41,21 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         Some(traffic(&mut session, args, group, channels)?)
     };
     let after = session.moment();
-    let traffic = measured.as_ref().map(|start| figures(&mut session, start, &after));
+    let traffic = measured.as_ref().map(|measured| figures(&mut session, measured, &after));
     let report = Report {
         streams: session.streams(streams, channels),
         connect: Connect { seconds: connect_seconds, per_second: connected as f64 / connect_seconds },
         checked: Checked::new(session.engine.ledger.deliveries(), session.engine.ledger.checker.faults()),
-        processes: processes(&session, [&before, &idle, &after], measured.as_ref(), connected as u64),
+        processes: processes(
+            &session,
+            [&before, &idle, &after],
+            measured.as_ref().map(|measured| &measured.start),
+            connected as u64,
+        ),
         tcp_pages: TcpPages { before: before.tcp_pages, idle: idle.tcp_pages, after: after.tcp_pages },
         traffic,
     };
-    let mut wrong = Vec::new();
-    if let Some(traffic) = &report.traffic {
-        if traffic.publishes_failed > 0 {
-            wrong.push(format!("{} events were not published", traffic.publishes_failed));
-        }
-        if traffic.deliveries == 0 {
-            wrong.push("nothing was delivered".to_owned());
-        }
-    }
+    let wrong = report.traffic.as_ref().map(report::Traffic::wrong).unwrap_or_default();
     let found = report::shown(&report, args.server.json)?;
     session.conclude(&found, &wrong)
 }
@@ -76,8 +73,16 @@ fn add_streams(session: &mut Session<'_>, args: &RunArgs, channels: u32) -> Resu
     Ok(group)
 }
 
-/// Publishes, measures, and waits for what is outstanding; gives the moment when measuring began.
-fn traffic(session: &mut Session<'_>, args: &RunArgs, group: u8, channels: u32) -> Result<Moment, Failure> {
+/// What was measured, beside what the engine knows.
+struct Measured {
+    start: Moment,
+    schedule: Option<Schedule>,
+    /// Events that were to be sent and were not.
+    unsent: u64,
+}
+
+/// Publishes, measures, and waits for what is outstanding.
+fn traffic(session: &mut Session<'_>, args: &RunArgs, group: u8, channels: u32) -> Result<Measured, Failure> {
     let pace = match (args.rate, args.outstanding) {
         (Some(rate), _) => Pace::Rate(rate),
         (None, window) => Pace::Outstanding(u64::from(window.unwrap_or(1))),
@@ -86,15 +91,20 @@ fn traffic(session: &mut Session<'_>, args: &RunArgs, group: u8, channels: u32) 
     publish_until(session, session.engine.now() + nanoseconds(args.warmup), "warming up")?;
     let start = session.moment();
     session.engine.begin_measuring();
-    if let Some(events) = args.events {
-        session.engine.traffic[0].last = start.sent + events;
-    }
+    let began = session.engine.now();
+    let traffic = &mut session.engine.traffic[0];
+    traffic.restart(began);
+    traffic.last = args.events.map_or(u64::MAX, |events| start.sent + events);
     let duration = args.duration.or(args.events.is_none().then_some(DEFAULT_DURATION));
-    let until = duration.map_or(u64::MAX, |duration| start.at + nanoseconds(duration));
-    session.engine.traffic[0].until = until;
+    traffic.until = duration.map_or(u64::MAX, |duration| began + nanoseconds(duration)).min(traffic.all_due());
+    let until = traffic.until;
     publish_until(session, until, "measuring")?;
+    let planned = session.engine.traffic[0].planned();
+    send_overdue(session, planned)?;
+    let traffic = &session.engine.traffic[0];
+    let (schedule, unsent) = (traffic.schedule(session.engine.now()), planned.saturating_sub(traffic.sent));
     session.settle()?;
-    Ok(start)
+    Ok(Measured { start, schedule, unsent })
 }
 
 fn publish_until(session: &mut Session<'_>, until: u64, what: &str) -> Result<(), Failure> {
@@ -119,6 +129,19 @@ fn publish_until(session: &mut Session<'_>, until: u64, what: &str) -> Result<()
     }
 }
 
+/// Sends what fell due and could not go out in time, since the server took no more at a time.
+fn send_overdue(session: &mut Session<'_>, planned: u64) -> Result<(), Failure> {
+    if !matches!(session.engine.traffic[0].pace, Pace::Rate(_)) {
+        return Ok(());
+    }
+    let deadline = session.engine.now() + nanoseconds(session.args.settle);
+    session.turn_until(deadline, |session| {
+        session.progress.show(|| "sending what is overdue".into());
+        session.engine.traffic[0].sent >= planned || session.engine.counts.open == 0
+    })?;
+    Ok(())
+}
+
 fn is_full(session: &Session<'_>) -> bool {
     session.engine.traffic.iter().all(|traffic| match traffic.pace {
         Pace::Rate(_) | Pace::Burst => false,
@@ -126,7 +149,8 @@ fn is_full(session: &Session<'_>) -> bool {
     })
 }
 
-fn figures(session: &mut Session<'_>, start: &Moment, after: &Moment) -> report::Traffic {
+fn figures(session: &mut Session<'_>, measured: &Measured, after: &Moment) -> report::Traffic {
+    let Measured { start, schedule, unsent } = measured;
     let last_delivery = session.engine.ledger.groups.iter().map(|group| group.last_delivery).max().unwrap_or(0);
     let elapsed = seconds(last_delivery.saturating_sub(start.at));
     let per_second = |count: u64| if elapsed > 0.0 { count as f64 / elapsed } else { 0.0 };
@@ -149,6 +173,9 @@ fn figures(session: &mut Session<'_>, start: &Moment, after: &Moment) -> report:
         lag_us: figures.lag.percentiles(),
         publishes_failed: figures.failed,
         first_failure: figures.first_failure.clone(),
+        unsent: *unsent,
+        rate_held: schedule.map(|schedule| *unsent == 0 && schedule.was_held()),
+        behind_seconds: schedule.map(|schedule| seconds(schedule.behind)),
         bench_cpu_percent: ratio(own * 100.0, after.at - start.at),
     }
 }

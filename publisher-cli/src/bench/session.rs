@@ -185,11 +185,10 @@ impl<'a> Session<'a> {
 
     /// Publishes nothing more, and waits for what is outstanding.
     pub(super) fn settle(&mut self) -> Result<(), Failure> {
-        let now = self.engine.now();
         for traffic in &mut self.engine.traffic {
-            traffic.until = traffic.until.min(now);
+            traffic.last = traffic.last.min(traffic.sent);
         }
-        let deadline = now + nanoseconds(self.args.settle);
+        let deadline = self.engine.now() + nanoseconds(self.args.settle);
         self.turn_until(deadline, |session| {
             session.progress.show(|| "waiting for what is outstanding".into());
             let all = &session.engine.traffic;

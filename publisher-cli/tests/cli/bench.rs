@@ -86,6 +86,30 @@ async fn an_event_that_is_refused_is_told_and_not_missed() {
 }
 
 #[tokio::test]
+async fn a_rate_that_the_server_does_not_take_is_told_and_none_of_its_events_is_spared() {
+    // Two hundred events are due in a second, and go out one after the other, each of which takes 20 ms.
+    let load = ["--rate", "200", "--duration", "1s", "--publishers", "1", "--warmup", "0s"];
+    for (settle, are_all_sent) in [("20s", true), ("300ms", false)] {
+        let url = liar::start(Lie::IsSlow).await;
+        let (ended, found) = bench(&[&["run", "--url", &url, "-n", "2", "--settle", settle], &load[..]].concat()).await;
+        let traffic = &found["traffic"];
+        assert_eq!((ended.code, faults(&found), &traffic["rate_held"]), (Some(1), [0; 3], &false.into()), "{found}");
+        let count = |name: &str| traffic[name].as_u64().expect("a number");
+        assert_eq!((count("events") + count("unsent"), count("unsent") == 0), (200, are_all_sent), "{found}");
+        assert!(ended.stderr.contains("the rate was not held"), "{}", ended.stderr);
+        // They are late by as much as they came after their time.
+        let behind = traffic["behind_seconds"].as_f64().expect("a number");
+        assert!(behind > if are_all_sent { 2.5 } else { 0.5 }, "{found}");
+        assert!(!are_all_sent || traffic["latency_us"]["max"].as_u64() > Some(2_500_000), "{found}");
+    }
+    let url = liar::start(Lie::IsSlow).await;
+    let load = ["--rate", "20", "--duration", "1s", "--publishers", "1", "--warmup", "100ms"];
+    let (ended, found) = bench(&[&["run", "--url", &url, "-n", "2"], &load[..]].concat()).await;
+    assert_eq!((ended.code, &found["traffic"]["rate_held"]), (Some(0), &true.into()), "{}", ended.stderr);
+    assert_eq!((&found["traffic"]["events"], &found["traffic"]["unsent"]), (&20.into(), &0.into()));
+}
+
+#[tokio::test]
 async fn a_window_that_a_lost_event_fills_does_not_wait_for_ever() {
     let url = liar::start(Lie::Drops).await;
     let window = ["--outstanding", "1", "--duration", "60s", "--warmup", "0s", "--settle", "200ms"];

@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use tokio::{
     net::TcpListener,
@@ -27,9 +28,12 @@ pub(crate) enum Lie {
     Refuses,
     /// Every stream gets it after the next one.
     SwapsForAll,
+    /// No lie: every publishing takes [`SLOW`].
+    IsSlow,
 }
 
 pub(crate) const LIED_ABOUT: usize = 3;
+pub(crate) const SLOW: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 struct Streams {
@@ -72,6 +76,9 @@ async fn answer(
     }
     let data = request.into_body().collect().await?.to_bytes();
     let frame = Bytes::from([b"data: ", &data[..], b"\n\n"].concat());
+    if lie == Lie::IsSlow {
+        tokio::time::sleep(SLOW).await;
+    }
     let accepted = streams.lock().expect("whole").publish(&frame, lie);
     let status = if accepted { 200 } else { 500 };
     Ok(Response::builder().status(status).body(Empty::new().boxed_unsync()).expect("a response"))
