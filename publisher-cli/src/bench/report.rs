@@ -46,7 +46,9 @@ pub(super) struct Traffic {
     pub(super) latency_us: Option<Percentiles>,
     pub(super) answer_us: Option<Percentiles>,
     pub(super) lag_us: Option<Percentiles>,
+    /// Events that were not accepted, and those of which the server has not said anything to the end.
     pub(super) publishes_failed: u64,
+    pub(super) publishes_unanswered: u64,
     pub(super) first_failure: Option<String>,
     /// Events that were to be sent and were not.
     pub(super) unsent: u64,
@@ -182,6 +184,9 @@ impl Traffic {
         if let Some(reason) = &self.first_failure {
             table.row("not published", format!("{}, the first: {reason}", self.publishes_failed));
         }
+        if self.publishes_unanswered > 0 {
+            table.row("not answered", self.publishes_unanswered.to_string());
+        }
         if let (Some(false), Some(behind)) = (self.rate_held, self.behind_seconds) {
             table.row("rate", format!("not held: {} events not sent, {behind:.2} s late at the end", self.unsent));
         }
@@ -198,6 +203,7 @@ impl Traffic {
         if self.publishes_failed > 0 {
             wrong.push(format!("{} events were not published", self.publishes_failed));
         }
+        wrong.extend(unanswered(self.publishes_unanswered));
         if self.unsent > 0 {
             wrong.push(format!("{} events were to be sent and were not", self.unsent));
         }
@@ -209,6 +215,11 @@ impl Traffic {
         }
         wrong
     }
+}
+
+/// What is to be said of publishing that was not answered.
+pub(super) fn unanswered(events: u64) -> Option<String> {
+    (events > 0).then(|| format!("the publishing of {events} events was never answered"))
 }
 
 impl Checked {

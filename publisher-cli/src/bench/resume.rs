@@ -90,7 +90,7 @@ pub(super) fn run(args: &ResumeArgs) -> Result<(), Failure> {
     let live = stage(&mut session, &before, Some(2 * args.events))?;
     session.settle()?;
 
-    let mut wrong = Vec::new();
+    let mut wrong: Vec<String> = report::unanswered(session.engine.unanswered()).into_iter().collect();
     let figures = session.engine.publish_figures();
     if figures.failed > 0 {
         let reason = figures.first_failure.as_deref().unwrap_or_default();
@@ -132,7 +132,7 @@ fn miss(session: &mut Session<'_>, events: u64) -> Result<(), Failure> {
     let published = session.turn_until(deadline, |session| {
         let sent = session.engine.traffic[0].sent;
         session.progress.show(|| format!("publishing: {sent} events"));
-        sent == events && session.engine.all_answered()
+        sent == events && session.engine.unanswered() == 0
     })?;
     let figures = session.engine.publish_figures();
     if let Some(reason) = &figures.first_failure {

@@ -158,6 +158,7 @@ fn figures(session: &mut Session<'_>, measured: &Measured, after: &Moment) -> re
     let own = after.own.cpu_ns_since(&start.own) as f64;
     let latency_us = session.engine.ledger.groups.first().and_then(|group| group.latency.percentiles());
     let other_events = session.engine.ledger.other_events;
+    let publishes_unanswered = session.engine.unanswered();
     let figures = session.engine.publish_figures();
     report::Traffic {
         seconds: elapsed,
@@ -172,6 +173,7 @@ fn figures(session: &mut Session<'_>, measured: &Measured, after: &Moment) -> re
         answer_us: figures.answer.percentiles(),
         lag_us: figures.lag.percentiles(),
         publishes_failed: figures.failed,
+        publishes_unanswered,
         first_failure: figures.first_failure.clone(),
         unsent: *unsent,
         rate_held: schedule.map(|schedule| *unsent == 0 && schedule.was_held()),

@@ -192,7 +192,7 @@ impl<'a> Session<'a> {
         self.turn_until(deadline, |session| {
             session.progress.show(|| "waiting for what is outstanding".into());
             let all = &session.engine.traffic;
-            all.iter().all(|traffic| session.outstanding(traffic) == 0) && session.engine.all_answered()
+            all.iter().all(|traffic| session.outstanding(traffic) == 0) && session.engine.unanswered() == 0
         })?;
         Ok(())
     }

@@ -86,6 +86,22 @@ async fn an_event_that_is_refused_is_told_and_not_missed() {
 }
 
 #[tokio::test]
+async fn an_event_whose_publishing_is_never_answered_is_told() {
+    let (ended, found) = lied_to(Lie::NeverAnswers, "3").await;
+    assert_eq!((ended.code, faults(&found), &found["checked"]["deliveries"]), (Some(1), [0; 3], &57.into()));
+    let traffic = &found["traffic"];
+    assert_eq!((&traffic["publishes_unanswered"], &traffic["unsent"]), (&1.into(), &0.into()));
+    assert!(ended.stderr.contains("never answered"), "{}", ended.stderr);
+    // Where the next events wait for it, they are not sent at all.
+    let url = liar::start(Lie::NeverAnswers).await;
+    let window = ["--outstanding", "1", "--events", "20", "--warmup", "0s", "--settle", "200ms"];
+    let (ended, found) = bench(&[&["run", "--url", &url, "-n", "3"], &window[..]].concat()).await;
+    let traffic = &found["traffic"];
+    assert_eq!((ended.code, &traffic["events"], &traffic["unsent"]), (Some(1), &4.into(), &16.into()));
+    assert_eq!(traffic["publishes_unanswered"], 1);
+}
+
+#[tokio::test]
 async fn a_rate_that_the_server_does_not_take_is_told_and_none_of_its_events_is_spared() {
     // Two hundred events are due in a second, and go out one after the other, each of which takes 20 ms.
     let load = ["--rate", "200", "--duration", "1s", "--publishers", "1", "--warmup", "0s"];

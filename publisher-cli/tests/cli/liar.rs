@@ -28,6 +28,8 @@ pub(crate) enum Lie {
     Refuses,
     /// Every stream gets it after the next one.
     SwapsForAll,
+    /// Its publishing is never answered, and it is not delivered to anybody.
+    NeverAnswers,
     /// No lie: every publishing takes [`SLOW`].
     IsSlow,
 }
@@ -80,6 +82,9 @@ async fn answer(
         tokio::time::sleep(SLOW).await;
     }
     let accepted = streams.lock().expect("whole").publish(&frame, lie);
+    if !accepted && lie == Lie::NeverAnswers {
+        std::future::pending::<()>().await;
+    }
     let status = if accepted { 200 } else { 500 };
     Ok(Response::builder().status(status).body(Empty::new().boxed_unsync()).expect("a response"))
 }
@@ -94,7 +99,7 @@ impl Streams {
     fn publish(&mut self, frame: &Bytes, lie: Lie) -> bool {
         let is_lied_about = self.events == LIED_ABOUT;
         self.events += 1;
-        if is_lied_about && lie == Lie::Refuses {
+        if is_lied_about && matches!(lie, Lie::Refuses | Lie::NeverAnswers) {
             return false;
         }
         for (index, (stream, held)) in self.open.iter_mut().zip(&mut self.held).enumerate() {

@@ -145,9 +145,10 @@ impl Engine {
         Ok(index)
     }
 
-    /// Whether no request is on its way.
-    pub(in crate::bench) fn all_answered(&self) -> bool {
-        self.publishers.all.iter().flatten().all(|publisher| publisher.current.is_none())
+    /// How many requests are on their way: whether the server took their events, nobody knows.
+    pub(in crate::bench) fn unanswered(&self) -> u64 {
+        let waiting = self.publishers.all.iter().flatten().filter(|publisher| publisher.current.is_some());
+        waiting.count() as u64
     }
 
     pub(super) fn publisher_ready(&mut self, index: usize, event: &Event) -> io::Result<()> {
