@@ -151,7 +151,8 @@ impl Engine {
             None => None,
             Some(streams_per_connection) => {
                 let (address, headers) = (target.address, target.headers.clone());
-                let settings = http2::Settings { address, headers, streams_per_connection };
+                let sources = target.sources.clone();
+                let settings = http2::Settings { address, headers, sources, streams_per_connection };
                 Some(Http2::start(settings, Waker::new(poll.registry(), HTTP2)?)?)
             }
         };

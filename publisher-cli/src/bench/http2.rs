@@ -4,6 +4,7 @@
 //! and counts as it does for its own sockets.
 
 use super::{
+    engine::Sources,
     reader::Ended,
     response::{Encoding, Head, is_event_stream},
 };
@@ -56,6 +57,7 @@ struct Opening {
 pub(super) struct Settings {
     pub(super) address: SocketAddr,
     pub(super) headers: HeaderMap,
+    pub(super) sources: Sources,
     pub(super) streams_per_connection: u32,
 }
 
@@ -113,9 +115,9 @@ impl Http2 {
 async fn serve(mut to_open: UnboundedReceiver<Opening>, report: mpsc::Sender<(u32, Arrival)>, shared: Arc<Shared>) {
     let mut connections: Vec<Arc<OnceCell<Sender>>> = Vec::new();
     while let Some(opening) = to_open.recv().await {
-        let connection = (opening.stream / shared.settings.streams_per_connection) as usize;
-        connections.resize_with(connections.len().max(connection + 1), Arc::default);
-        let (connection, report) = (Arc::clone(&connections[connection]), report.clone());
+        let index = (opening.stream / shared.settings.streams_per_connection) as usize;
+        connections.resize_with(connections.len().max(index + 1), Arc::default);
+        let (connection, report) = (Arc::clone(&connections[index]), report.clone());
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let Opening { stream, uri, stalls } = opening;
@@ -126,7 +128,12 @@ async fn serve(mut to_open: UnboundedReceiver<Opening>, report: mpsc::Sender<(u3
                     let _ = shared.waker.wake();
                 }
             };
-            if let Err(ended) = follow(uri, stalls, &connection, &shared, tell).await {
+            let sender = connection.get_or_try_init(|| connect(&shared, index)).await;
+            let followed = match sender.cloned() {
+                Ok(sender) => follow(uri, stalls, sender, &shared, tell).await,
+                Err(error) => Err(Ended::Socket(error.kind())),
+            };
+            if let Err(ended) = followed {
                 tell(Arrival::Ended(ended));
             }
         });
@@ -137,11 +144,10 @@ async fn serve(mut to_open: UnboundedReceiver<Opening>, report: mpsc::Sender<(u3
 async fn follow(
     uri: String,
     stalls: bool,
-    connection: &OnceCell<Sender>,
-    shared: &Arc<Shared>,
+    mut sender: Sender,
+    shared: &Shared,
     tell: impl Fn(Arrival),
 ) -> Result<(), Ended> {
-    let mut sender = connection.get_or_try_init(|| connect(shared)).await.map_err(|e| Ended::Socket(e.kind()))?.clone();
     let mut request = Request::get(uri).body(Empty::new()).map_err(|_| Ended::Malformed)?;
     request.headers_mut().clone_from(&shared.settings.headers);
     let (head, mut body) = sender.send_request(request).await.map_err(|_| Ended::Closed)?.into_parts();
@@ -164,10 +170,14 @@ async fn follow(
     Err(Ended::Closed)
 }
 
-async fn connect(shared: &Arc<Shared>) -> io::Result<Sender> {
+/// Makes the connection of this number.
+async fn connect(shared: &Arc<Shared>, index: usize) -> io::Result<Sender> {
     let address = shared.settings.address;
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_nodelay(true)?;
+    if let Some(source) = shared.settings.sources.of(index) {
+        socket.bind(source)?;
+    }
     let stream = socket.connect(address).await?;
     let io = TokioIo::new(Counted { stream, shared: Arc::clone(shared) });
     let window = STREAM_WINDOW_BYTES.saturating_mul(shared.settings.streams_per_connection).min((1 << 31) - 1);

@@ -1,7 +1,7 @@
 //! `sluice bench`: what servers do wrong is found, what they do right is not complained of.
 
 use crate::{
-    command::{Ended, PATIENCE, sluice, spawn},
+    command::{Ended, PATIENCE, ended, sluice, spawn},
     liar::{self, Lie},
 };
 use serde_json::Value;
@@ -10,7 +10,10 @@ use sluice_gateway::{
     server::{self, Listeners},
 };
 use std::{collections::BTreeSet, path::Path, time::Duration};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpListener,
+};
 
 /// Runs it with `--json` beside these arguments.
 async fn bench(args: &[&str]) -> (Ended, Value) {
@@ -196,6 +199,28 @@ async fn a_gateway_is_measured_over_both_protocols_beside_streams_that_never_rea
         assert_eq!((ended.code, faults(&found)), (Some(0), [0; 3]), "{protocol:?}: {}", ended.stderr);
         assert_eq!((&found["streams"]["open"], &found["streams"]["stalled"]), (&20.into(), &2.into()));
         assert!(found["checked"]["deliveries"].as_u64() > Some(40 * 6), "{found}");
+    }
+}
+
+#[tokio::test]
+async fn streams_come_from_the_given_addresses_over_both_protocols() {
+    for protocol in [&[][..], &["--http2", "--streams-per-connection", "1"]] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        let load = ["bench", "run", "--url", &url, "-n", "2", "--source", "127.0.0.7", "--source", "127.0.0.8"];
+        let bench = spawn(&[&load[..], protocol].concat());
+        let (mut peers, mut sockets) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let accepted = tokio::time::timeout(PATIENCE, listener.accept()).await.expect("in time");
+            let (socket, peer) = accepted.expect("accepts");
+            peers.push(peer.ip().to_string());
+            sockets.push(socket);
+        }
+        peers.sort();
+        assert_eq!(peers, ["127.0.0.7", "127.0.0.8"], "{protocol:?}");
+        drop((sockets, listener));
+        let ended = ended(bench).await;
+        assert!(ended.code == Some(1) && ended.stderr.contains("no stream could be opened"), "{}", ended.stderr);
     }
 }
 

@@ -14,9 +14,9 @@ use std::{
 
 /// So many may be on their way at a time: a listener's backlog is often 511, and an overflow costs a second.
 const MAX_PENDING: usize = 256;
-/// An address of its own for each so many streams: the usual range of local ports has 28,232, and finding a free one
+/// An address of its own for each so many connections: the usual range of local ports has 28,232, and finding a free one
 /// gets slow when most are taken.
-const STREAMS_PER_SOURCE: usize = 10_000;
+const CONNECTIONS_PER_SOURCE: usize = 10_000;
 
 /// How far the opening is.
 #[derive(Debug, Default)]
@@ -30,17 +30,17 @@ pub(super) struct Opening {
     first: usize,
 }
 
-/// The local addresses that streams come from.
-#[derive(Debug)]
+/// The local addresses that the streams' connections come from, in turn.
+#[derive(Clone, Debug)]
 pub(in crate::bench) struct Sources {
     addresses: Vec<IpAddr>,
 }
 
 impl Sources {
-    /// The given ones; without any, so many of the loopback as the streams need if that is where they go: other ones in
+    /// The given ones; without any, so many of the loopback as they need if that is where they go: other ones in
     /// each run, since the ports of the streams of the run before are taken for another minute.
-    pub(in crate::bench) fn new(given: &[IpAddr], target: SocketAddr, streams: usize) -> Self {
-        let needed = streams.div_ceil(STREAMS_PER_SOURCE);
+    pub(in crate::bench) fn new(given: &[IpAddr], target: SocketAddr, connections: usize) -> Self {
+        let needed = connections.div_ceil(CONNECTIONS_PER_SOURCE);
         let addresses = match target.ip() {
             _ if !given.is_empty() => given.to_vec(),
             IpAddr::V4(ip) if ip.is_loopback() => {
@@ -52,8 +52,9 @@ impl Sources {
         Self { addresses }
     }
 
-    fn of(&self, stream: usize) -> Option<SocketAddr> {
-        let address = self.addresses.get(stream.checked_rem(self.addresses.len())?)?;
+    /// Where the connection of this number comes from, if that is not left to the system.
+    pub(in crate::bench) fn of(&self, connection: usize) -> Option<SocketAddr> {
+        let address = self.addresses.get(connection.checked_rem(self.addresses.len())?)?;
         Some(SocketAddr::new(*address, 0))
     }
 }
