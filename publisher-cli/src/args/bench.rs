@@ -21,6 +21,9 @@ use std::{
 /// The most streams of one run: their numbers are 32 bits, and no machine has the ports.
 const MAX_STREAMS: u64 = 10_000_000;
 
+/// A bare `{n}` would be a line break to clap, so a style that changes nothing stands in it.
+const URL_HELP: &str = "Where streams are opened; {channel} and {\x1b[0mn}, the stream's number, are filled in";
+
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Open streams on any SSE server, publish to them, and check and measure every delivery
@@ -37,8 +40,7 @@ pub enum BenchCommand {
 /// Where streams are opened and events published, and as what.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
-    /// Where streams are opened; {channel} and {n}, the stream's number, are filled in
-    #[arg(long, value_name = "TEMPLATE", default_value = "http://127.0.0.1:8080/events?channel={channel}")]
+    #[arg(long, help = URL_HELP, value_name = "TEMPLATE", default_value = "http://127.0.0.1:8080/events?channel={channel}")]
     #[arg(value_parser = Target::parse)]
     pub url: Target,
     /// A header of the streams' requests, such as 'Authorization: Bearer x'; may be repeated

@@ -25,6 +25,14 @@ async fn every_command_explains_itself_with_examples() {
 }
 
 #[tokio::test]
+async fn help_names_placeholders_as_they_are_written() {
+    for command in ["run", "resume"] {
+        let ended = sluice(&["bench", command, "--help"]).await;
+        assert!(ended.stdout.contains("{channel} and {n}, the stream's number"), "{}", ended.stdout);
+    }
+}
+
+#[tokio::test]
 async fn help_shows_no_secret() {
     let mut help = command(&["publish", "--help"]);
     let (token, redis) = ("t0p-s3cret", "redis://:t0p-s3cret@localhost");
