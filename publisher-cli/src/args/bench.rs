@@ -190,12 +190,21 @@ fn size(text: &str) -> Result<usize, String> {
 impl BenchCommand {
     /// What is wrong with the arguments together.
     pub(super) fn contradiction(&self) -> Option<String> {
-        let server = match self {
-            Self::Run(run) => &run.server,
-            Self::Resume(resume) => &resume.server,
-            Self::Floor(_) => return None,
-        };
-        let is_too_small = server.data == DataKind::Json && server.size < payload::MIN_JSON_BYTES;
+        match self {
+            Self::Run(run) if u64::from(run.channels) > run.streams => {
+                let RunArgs { channels, streams, .. } = &**run;
+                Some(format!("--channels {channels} need as many --streams to follow them, and not {streams}\n"))
+            }
+            Self::Run(run) => run.server.contradiction(),
+            Self::Resume(resume) => resume.server.contradiction(),
+            Self::Floor(_) => None,
+        }
+    }
+}
+
+impl ServerArgs {
+    fn contradiction(&self) -> Option<String> {
+        let is_too_small = self.data == DataKind::Json && self.size < payload::MIN_JSON_BYTES;
         is_too_small.then(|| format!("--data json needs --size {} at least\n", payload::MIN_JSON_BYTES))
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let streams_per_connection = args.http2.then_some(args.streams_per_connection);
     let needs = Needs { streams: streams + stalled, publishers, streams_per_connection };
     let mut session = Session::new(&args.server, needs)?;
-    let channels = args.channels.min(u32::try_from(streams).unwrap_or(u32::MAX));
+    let channels = args.channels;
     let group = add_streams(&mut session, args, channels)?;
     let before = session.moment();
     session.open()?;

@@ -20,7 +20,7 @@ use crate::{
 use hyper::header;
 use std::io;
 
-/// How long nothing at all may happen while streams are opened.
+/// How long nothing at all may happen while streams are opened, from when the next one is due.
 const OPENING_PATIENCE: u64 = 30 * SECOND;
 /// Memory is looked at when nothing has come for this long, and not later than the other.
 const QUIET: u64 = SECOND;
@@ -151,8 +151,8 @@ impl<'a> Session<'a> {
         while !self.engine.is_opened() {
             let settled = |session: &Self| session.engine.counts.connected() + session.engine.counts.refused;
             let before = settled(self);
-            let patience = self.engine.now() + OPENING_PATIENCE;
-            let moved = self.turn_until(patience, |session| {
+            let deadline = self.engine.now().saturating_add(opening_patience(self.args.connect_rate));
+            let moved = self.turn_until(deadline, |session| {
                 let open = session.engine.counts.connected();
                 session.progress.show(|| format!("opening: {open} streams"));
                 settled(session) != before || session.engine.is_opened()
@@ -243,7 +243,26 @@ impl<'a> Session<'a> {
     }
 }
 
+/// How long to wait for the next stream to open, at a rate of streams per second, 0 for as fast as it goes.
+fn opening_patience(rate: f64) -> u64 {
+    let next_ns = if rate > 0.0 { SECOND as f64 / rate } else { 0.0 };
+    (next_ns as u64).saturating_add(OPENING_PATIENCE)
+}
+
 /// `None` of nothing.
 pub(super) fn ratio(amount: f64, of: u64) -> Option<f64> {
     (of > 0).then(|| amount / of as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_connect_rate_is_waited_for() {
+        for (rate, seconds) in [(0.0, 30), (1_000.0, 30), (0.5, 32), (0.01, 130)] {
+            assert_eq!(opening_patience(rate) / SECOND, seconds, "{rate}");
+        }
+        assert_eq!(opening_patience(f64::MIN_POSITIVE), u64::MAX);
+    }
 }

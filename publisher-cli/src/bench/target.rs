@@ -1,7 +1,7 @@
 //! Where requests go, and what they look like.
 
 use super::template::{Template, Values};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -83,6 +83,11 @@ impl Header {
         let (name, value) = (name.trim(), value.trim());
         let name = HeaderName::try_from(name).map_err(|error| format!("{name:?}: {error}"))?;
         let value = HeaderValue::try_from(value).map_err(|error| format!("{value:?}: {error}"))?;
+        if [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING].contains(&name) {
+            return Err(format!(
+                "{name} is written anyway, as the URL and the body need it; a second one would not do"
+            ));
+        }
         Ok(Self { name, value })
     }
 }
@@ -133,7 +138,7 @@ mod tests {
         let defaults = [(hyper::header::ACCEPT, "text/event-stream"), (hyper::header::ACCEPT_ENCODING, "gzip")];
         let all = headers(&defaults, &given);
         assert_eq!((all["accept"].as_bytes(), all["accept-encoding"].as_bytes()), (&b"x/y"[..], &b"gzip"[..]));
-        for nonsense in ["", "x", "a b: c", "a: b\nc"] {
+        for nonsense in ["", "x", "a b: c", "a: b\nc", "Content-Length: 5", "host: x"] {
             assert!(Header::parse(nonsense).is_err(), "{nonsense}");
         }
     }

@@ -74,6 +74,8 @@ async fn nonsense_is_refused_with_2_before_anything_is_sent() {
         &["bench", "run", "--streams-per-connection", "10"],
         &["bench", "run", "--pid", "gateway"],
         &["bench", "run", "--header", "no colon"],
+        &["bench", "run", "--publish-header", "Content-Length: 5"],
+        &["bench", "run", "--channels", "10", "-n", "2"],
         &["bench", "resume", "--events", "0"],
     ] {
         let ended = sluice(args).await;

@@ -123,7 +123,7 @@ impl Engine {
         while self.opening.next < self.streams.len() && self.opening.pending < MAX_PENDING {
             if self.target.connect_rate > 0.0 {
                 let done = (self.opening.next - self.opening.first) as f64;
-                let due = self.opening.began + (done / self.target.connect_rate * 1e9) as u64;
+                let due = self.opening.began.saturating_add((done / self.target.connect_rate * 1e9) as u64);
                 if due > self.now() {
                     return Ok(due);
                 }
