@@ -29,6 +29,8 @@ pub(super) struct Sample {
     threads: BTreeMap<String, u64>,
     /// User and system time of all threads that ever lived, to 20 ms.
     total_ns: u64,
+    /// When it was started, in ticks: another process may get the number of one that has ended.
+    started: u64,
     pub(super) rss_kib: u64,
     /// The part of it that is no file's.
     pub(super) anonymous_kib: u64,
@@ -39,20 +41,26 @@ impl Process {
         Self { name: "bench".into(), pid: std::process::id() }
     }
 
-    /// Looks at it now; all zero if there is no such process.
-    pub(super) fn sample(&self) -> Sample {
+    /// Looks at it now, if it runs: one that has ended, and is not awaited yet, has a number but no memory.
+    pub(super) fn sample(&self) -> Option<Sample> {
         let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", self.pid)).unwrap_or_default();
         let status = read("status");
         let kib = |key: &str| {
             let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-            value.and_then(|value| value.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+            value.and_then(|value| value.trim().trim_end_matches(" kB").parse().ok())
         };
         // The name in brackets may hold spaces and brackets itself.
         let stat = read("stat");
-        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-        let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-        let (rss_kib, anonymous_kib) = (kib("VmRSS"), kib("RssAnon"));
-        Sample { threads: self.threads(), total_ns: ticks * NS_PER_TICK, rss_kib, anonymous_kib }
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        let field = |index: usize| fields.get(index)?.parse::<u64>().ok();
+        let ticks = field(11)? + field(12)?;
+        Some(Sample {
+            threads: self.threads(),
+            total_ns: ticks * NS_PER_TICK,
+            started: field(19)?,
+            rss_kib: kib("VmRSS")?,
+            anonymous_kib: kib("RssAnon")?,
+        })
     }
 
     fn threads(&self) -> BTreeMap<String, u64> {
@@ -64,14 +72,15 @@ impl Process {
         });
         running.collect()
     }
-
-    pub(super) fn exists(&self) -> bool {
-        fs::exists(format!("/proc/{}", self.pid)).unwrap_or(false)
-    }
 }
 
 impl Sample {
-    /// CPU time between an earlier sample and this one. The threads' own clocks are exact, but a thread that ended in
+    /// Whether this is the process that the other one is of.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.started == other.started
+    }
+
+    /// CPU time between an earlier sample of the same process and this one. The threads' own clocks are exact, but a thread that ended in
     /// between has taken its along: then the total counts, which is rounded.
     pub(super) fn cpu_ns_since(&self, before: &Self) -> u64 {
         let of_threads: u64 =
@@ -111,10 +120,10 @@ mod tests {
                 sum = std::hint::black_box(sum.wrapping_mul(31) + 1);
             }
         };
-        let before = process.sample();
+        let before = process.sample().expect("runs");
         assert!(before.rss_kib > 0 && before.anonymous_kib > 0 && before.rss_kib >= before.anonymous_kib);
         std::thread::spawn(work).join().expect("works");
         // The machine may be shared, so that it ran for a part of the time only.
-        assert!(process.sample().cpu_ns_since(&before) >= 20_000_000);
+        assert!(process.sample().expect("runs").cpu_ns_since(&before) >= 20_000_000);
     }
 }

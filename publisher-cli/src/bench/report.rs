@@ -92,9 +92,10 @@ pub(super) struct Process {
     #[serde(flatten)]
     pub(super) traffic: ProcessTraffic,
     pub(super) cpu_us_per_connection: Option<f64>,
-    pub(super) before: Memory,
-    pub(super) idle: Memory,
-    pub(super) after: Memory,
+    /// Absent from when the process has ended.
+    pub(super) before: Option<Memory>,
+    pub(super) idle: Option<Memory>,
+    pub(super) after: Option<Memory>,
     pub(super) idle_kib_per_connection: Option<f64>,
     pub(super) after_kib_per_connection: Option<f64>,
 }
@@ -246,8 +247,10 @@ impl Process {
         let name = &self.traffic.name;
         let mut costs = self.traffic.costs();
         costs.extend(self.cpu_us_per_connection.map(|cost| format!("{cost:.2} µs per connection")));
-        table.row(&format!("{name} CPU"), costs.join(", "));
-        let memory = |memory: Memory| format!("{}/{}", memory.rss_kib, memory.anonymous_kib);
+        table.row(&format!("{name} CPU"), if costs.is_empty() { "-".into() } else { costs.join(", ") });
+        let memory = |memory: Option<Memory>| {
+            memory.map_or_else(|| "-".into(), |memory| format!("{}/{}", memory.rss_kib, memory.anonymous_kib))
+        };
         let (before, idle, after) = (memory(self.before), memory(self.idle), memory(self.after));
         let text = format!("KiB, all/anonymous: {before} before, {idle} idle, {after} after");
         table.row(&format!("{name} memory"), text);

@@ -4,7 +4,7 @@ use super::{
     clock::{SECOND, nanoseconds, seconds},
     engine::{Pace, Role, Schedule, Traffic},
     report::{self, Checked, Connect, Memory, Report, TcpPages},
-    session::{Moment, Needs, Session, failed, ratio},
+    session::{Moment, Needs, Session, cpu_ns, failed, ratio},
 };
 use crate::{args::RunArgs, exit::Failure};
 use std::time::Duration;
@@ -190,12 +190,12 @@ fn processes(
 ) -> Vec<report::Process> {
     let spent = session.spent(start.unwrap_or(idle), after);
     let of = |(index, traffic): (usize, report::ProcessTraffic)| {
-        let memory = [before, idle, after].map(|moment| Memory::of(&moment.samples[index]));
-        let grown = |to: Memory| ratio(to.rss_kib as f64 - memory[0].rss_kib as f64, connected);
-        let connecting = idle.samples[index].cpu_ns_since(&before.samples[index]) as f64;
+        let memory = [before, idle, after].map(|moment| moment.samples[index].as_ref().map(Memory::of));
+        let grown = |to: Option<Memory>| ratio(to?.rss_kib as f64 - memory[0]?.rss_kib as f64, connected);
+        let connecting = cpu_ns(before, idle, index);
         report::Process {
             traffic,
-            cpu_us_per_connection: ratio(connecting / 1e3, connected),
+            cpu_us_per_connection: connecting.and_then(|cpu_ns| ratio(cpu_ns / 1e3, connected)),
             before: memory[0],
             idle: memory[1],
             after: memory[2],

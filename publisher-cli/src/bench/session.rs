@@ -40,7 +40,8 @@ pub(super) struct Needs {
 /// Counts and costs at a moment.
 #[derive(Clone, Debug)]
 pub(super) struct Moment {
-    pub(super) samples: Vec<Sample>,
+    /// Of the processes that are measured, without those that have ended.
+    pub(super) samples: Vec<Option<Sample>>,
     pub(super) own: Sample,
     pub(super) tcp_pages: Option<u64>,
     pub(super) at: u64,
@@ -57,6 +58,8 @@ pub(super) struct Session<'a> {
     pub(super) engine: Engine,
     pub(super) progress: Progress,
     pub(super) prefix: String,
+    /// The processes that are measured, as they were at the beginning.
+    first: Vec<Sample>,
 }
 
 pub(super) fn failed(error: io::Error) -> Failure {
@@ -72,9 +75,8 @@ impl<'a> Session<'a> {
             let message = format!("{files} open files are needed, and the limit (`ulimit -Hn`) is {allowed}");
             return Err(Failure::Failed(message));
         }
-        if let Some(process) = args.processes.iter().find(|process| !process.exists()) {
-            return Err(Failure::Failed(format!("there is no process {}", process.pid)));
-        }
+        let sample = |process: &Process| process.sample().ok_or(format!("there is no process {}", process.pid));
+        let first = args.processes.iter().map(sample).collect::<Result<_, _>>().map_err(Failure::Failed)?;
         let address = args.url.resolve().map_err(Failure::Failed)?;
         // As EventSource does: some servers know by it what is asked for.
         let mut defaults = vec![(header::ACCEPT, "text/event-stream")];
@@ -100,14 +102,14 @@ impl<'a> Session<'a> {
         let run = fastrand::u32(..);
         let engine = Engine::new(stream_target, publish_target, run).map_err(failed)?;
         let prefix = args.channel_prefix.clone().unwrap_or_else(|| format!("bench-{run:08x}-"));
-        Ok(Self { args, engine, progress: Progress::new(), prefix })
+        Ok(Self { args, engine, progress: Progress::new(), prefix, first })
     }
 
     pub(super) fn moment(&mut self) -> Moment {
         let ledger = &self.engine.ledger;
         Moment {
             samples: self.args.processes.iter().map(Process::sample).collect(),
-            own: Process::own().sample(),
+            own: Process::own().sample().unwrap_or_default(),
             tcp_pages: process::tcp_pages(),
             at: self.engine.now(),
             deliveries: ledger.deliveries(),
@@ -213,13 +215,14 @@ impl<'a> Session<'a> {
     /// What the processes spent between two moments.
     pub(super) fn spent(&self, from: &Moment, to: &Moment) -> Vec<ProcessTraffic> {
         let of = |(index, process): (usize, &Process)| {
-            let cpu_ns = to.samples[index].cpu_ns_since(&from.samples[index]) as f64;
+            let cpu_ns = cpu_ns(from, to, index);
+            let per = |of: u64| cpu_ns.and_then(|cpu_ns| ratio(cpu_ns, of));
             ProcessTraffic {
                 name: process.name.clone(),
                 pid: process.pid,
-                cpu_us_per_delivery: ratio(cpu_ns / 1e3, to.deliveries - from.deliveries),
-                cpu_us_per_event: ratio(cpu_ns / 1e3, to.sent.saturating_sub(from.sent)),
-                cpu_percent: ratio(cpu_ns * 100.0, to.at - from.at),
+                cpu_us_per_delivery: per(1_000 * (to.deliveries - from.deliveries)),
+                cpu_us_per_event: per(1_000 * to.sent.saturating_sub(from.sent)),
+                cpu_percent: per(to.at - from.at).map(|share| share * 100.0),
             }
         };
         self.args.processes.iter().enumerate().map(of).collect()
@@ -234,6 +237,14 @@ impl<'a> Session<'a> {
         if lost + doubled + disordered + stray > 0 {
             wrong.push(format!("{lost} deliveries lost, {doubled} doubled, {disordered} out of order, {stray} stray"));
         }
+        for (process, first) in self.args.processes.iter().zip(&self.first) {
+            if process.sample().is_none_or(|sample| !sample.is_same(first)) {
+                wrong.push(format!(
+                    "the process {} ({}) has ended, so its figures are not whole",
+                    process.pid, process.name
+                ));
+            }
+        }
         let counts = &self.engine.counts;
         if counts.refused + counts.cut > 0 {
             wrong.push(format!("{} streams refused, {} cut", counts.refused, counts.cut));
@@ -241,6 +252,12 @@ impl<'a> Session<'a> {
         wrong.iter().for_each(|wrong| output::say(wrong));
         if wrong.is_empty() { Ok(()) } else { Err(Failure::AlreadySaid) }
     }
+}
+
+/// CPU time of a process between two moments, if it ran at both.
+pub(super) fn cpu_ns(from: &Moment, to: &Moment, process: usize) -> Option<f64> {
+    let (from, to) = (from.samples[process].as_ref()?, to.samples[process].as_ref()?);
+    to.is_same(from).then(|| to.cpu_ns_since(from) as f64)
 }
 
 /// How long to wait for the next stream to open, at a rate of streams per second, 0 for as fast as it goes.

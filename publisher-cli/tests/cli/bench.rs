@@ -11,8 +11,9 @@ use sluice_gateway::{
 };
 use std::{collections::BTreeSet, path::Path, time::Duration};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    net::TcpListener,
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    process::Command,
 };
 
 /// Runs it with `--json` beside these arguments.
@@ -177,6 +178,35 @@ async fn the_floor_delivers_all_to_all_and_ends_when_it_is_told() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("is there");
     let status = tokio::time::timeout(PATIENCE, floor.wait()).await.expect("ends").expect("is awaited");
     assert!(status.success());
+}
+
+/// Follows a server until something has been published.
+async fn first_event(url: &str) {
+    let address = url.strip_prefix("http://").expect("a URL");
+    let mut socket = TcpStream::connect(address).await.expect("connects");
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("asks");
+    let mut lines = BufReader::new(socket).lines();
+    let event = async { while !lines.next_line().await.expect("reads").expect("goes on").starts_with("data:") {} };
+    tokio::time::timeout(PATIENCE, event).await.expect("an event");
+}
+
+#[tokio::test]
+async fn a_process_that_ends_while_it_is_measured_is_told() {
+    let url = liar::start(Lie::None).await;
+    let mut measured = Command::new("sleep").arg("60").kill_on_drop(true).spawn().expect("starts");
+    let pid = format!("sleeper={}", measured.id().expect("runs"));
+    let bench =
+        spawn(&["bench", "run", "--url", &url, "-n", "2", "--pid", &pid, "--json", "--rate", "10", "--events", "5"]);
+    // It has looked at the process when the first event comes.
+    first_event(&url).await;
+    measured.start_kill().expect("runs");
+    let ended = ended(bench).await;
+    let found: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let process = &found["processes"][0];
+    assert_eq!((ended.code, &process["cpu_us_per_delivery"]), (Some(1), &Value::Null), "{found}");
+    assert_eq!((&process["after"], &process["after_kib_per_connection"]), (&Value::Null, &Value::Null), "{found}");
+    assert!(process["before"]["rss_kib"].as_u64() > Some(0), "{found}");
+    assert!(ended.stderr.contains("(sleeper) has ended"), "{}", ended.stderr);
 }
 
 /// A gateway in this process; its streams' URL.
