@@ -17,6 +17,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BIN = ROOT / "target" / "release"
 NCHAN_MODULE = pathlib.Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+# How long a server may take to be there, in seconds.
+PATIENCE = 20
 PATH = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"]
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -73,13 +75,31 @@ def free_port():
         return found.getsockname()[1]
 
 
-def wait_for(port):
-    deadline = time.monotonic() + 20
+def wait_until(condition, otherwise):
+    """Asks until the answer is true, and gives it. A file or a connection that is not there yet is no answer; what is
+    not so `PATIENCE` seconds later fails, with `otherwise` as the reason."""
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
+        with contextlib.suppress(OSError):
+            if answer := condition():
+                return answer
         time.sleep(0.02)
-    raise RuntimeError(f"nothing listens on port {port}")
+    raise RuntimeError(f"after {PATIENCE} s: {otherwise}")
+
+
+def asked(port, request):
+    """The first line of what a port answers to a request."""
+    with socket.create_connection(("127.0.0.1", port), 1) as connection:
+        connection.sendall(request)
+        return connection.recv(4096).split(b"\r\n")[0]
+
+
+def wait_for(port):
+    def listens():
+        with socket.create_connection(("127.0.0.1", port), 1):
+            return True
+
+    wait_until(listens, f"nothing listens on port {port}")
 
 
 def pinned(core, command, **more):
@@ -144,14 +164,8 @@ def sluice(folder, redis_port=None, redis_pid=None, cores=SERVER_CORE):
 
 
 def wait_until_ready(admin_port):
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", admin_port), 1) as asked:
-            asked.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            if b" 200 " in asked.recv(4096).split(b"\r\n")[0]:
-                return
-        time.sleep(0.05)
-    raise RuntimeError("the gateway is not ready")
+    request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    wait_until(lambda: b" 200 " in asked(admin_port, request), "the gateway is not ready")
 
 
 @contextlib.contextmanager
@@ -180,26 +194,14 @@ def nchan(folder, redis_port=None, redis_pid=None):
 
 def wait_until_published(port):
     """nchan answers 503 until it has found its Redis."""
-    deadline = time.monotonic() + 20
     request = b"POST /pub/first HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as asked:
-            asked.sendall(request)
-            if asked.recv(4096).split(b" ")[1][:1] == b"2":
-                return
-        time.sleep(0.05)
-    raise RuntimeError("nchan takes no event")
+    wait_until(lambda: b" 20" in asked(port, request), "nchan takes no event")
 
 
 def worker_of(pid):
     """nginx listens before it has made its worker."""
     children = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if found := children.read_text().split():
-            return int(found[0])
-        time.sleep(0.02)
-    raise RuntimeError("nginx has no worker")
+    return int(wait_until(lambda: children.read_text().split(), "nginx has no worker")[0])
 
 
 KINDS = {"floor": floor, "nchan": nchan, "Sluice": sluice}
