@@ -225,13 +225,15 @@ def running(kind, both_cores=False):
 
 
 def load(command, server, options):
-    """Runs `sluice bench COMMAND` on the load's core and answers what it measured."""
+    """Runs `sluice bench COMMAND` on the load's core. Answers what it measured and, as `faults`, what it complained of."""
     pids = [f"--pid={name}={pid}" for name, pid in server.pids.items()]
     urls = [f"--url={server.url}", f"--publish-url={server.publish_url}"]
     arguments = [BIN / "sluice", "bench", command, "--json", *urls, *pids, *options]
     arguments = ["taskset", "-c", LOAD_CORE, *map(str, arguments)]
     done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600, check=False)
     try:
-        return json.loads(done.stdout)
+        measured = json.loads(done.stdout)
     except ValueError as error:
         raise RuntimeError(f"{' '.join(arguments)}\n{done.stderr}") from error
+    said = [line.removeprefix("sluice: ") for line in done.stderr.splitlines()]
+    return measured | {"faults": said or ["it failed"] if done.returncode else []}

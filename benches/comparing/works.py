@@ -23,7 +23,20 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What came of a work on a server: figures by name, and what the load complained of."""
+
+    figures: dict
+    faults: list
+
+    def brief(self):
+        return "; ".join([", ".join(f"{name} {value:.3g}" for name, value in self.figures.items()), *self.faults])
+
+
+@dataclass(frozen=True, eq=False)
 class Work:
+    """`title` is that of one work only; it has the number of streams as `{streams:,}`."""
+
     name: str
     title: str
     servers: list
@@ -35,13 +48,21 @@ class Work:
     publishes: bool = True
     # Times as long as the others, where there are few events a second.
     longer: int = 1
+    # Done in the first round only: what it shows is how figures change from one work to the next.
+    once: bool = False
     settings: dict = field(default_factory=dict)
 
+    def scaled(self, scale):
+        """How many streams there are with one in `scale` of them."""
+        return max(self.streams // scale, 1)
+
+    def titled(self, scale):
+        return self.title.format(streams=self.scaled(scale))
+
     def measure(self, kind, seconds, scale):
-        """Does the work on a server of this kind, started for it; answers its figures."""
+        """Does the work on a server of this kind, started for it."""
         options = list(self.options)
-        streams = max(self.streams // scale, 1)
-        options += ["--streams", streams]
+        options += ["--streams", self.scaled(scale)]
         if "channels" in self.settings:
             options += ["--channels", max(self.settings["channels"] // scale, 1)]
         if self.command == "run":
@@ -51,21 +72,15 @@ class Work:
         options += self.settings.get(kind, [])
         with servers.running(kind.partition(", ")[0], both_cores=kind.endswith("both cores")) as server:
             measured = servers.load(self.command, server, options)
-        return {name: read(measured) for name, read in self.figures.items()} | {"faults": faults(measured)}
+        figures = {name: read(measured) for name, read in self.figures.items()}
+        if missing := [name for name, value in figures.items() if value is None]:
+            raise RuntimeError(f"there is no figure for {', '.join(missing)}; {'; '.join(measured['faults'])}")
+        return Outcome(figures, measured["faults"])
 
 
 def server(measured, name="server"):
     found = [one for one in measured["processes"] if one["name"] in (name, "floor" if name == "server" else name)]
     return found[0] if found else {}
-
-
-def faults(measured):
-    """What must be 0: lost, doubled and disordered deliveries, streams and publishes that failed."""
-    checked = measured.get("checked", {})
-    streams = measured.get("streams", {})
-    traffic = measured.get("traffic") or {}
-    wrong = sum(checked.get(name, 0) for name in ("lost", "doubled", "disordered"))
-    return wrong + streams.get("refused", 0) + streams.get("cut", 0) + traffic.get("publishes_failed", 0)
 
 
 def cpu_per_delivery(measured):
@@ -89,25 +104,25 @@ def floor_goals(figure, bound):
 
 
 ALL = [
-    Work("fan-out", "1,000 subscribers of one channel, one event outstanding", BOTH, 1000, ["--outstanding", 1],
+    Work("fan-out", "{streams:,} subscribers of one channel, one event outstanding", BOTH, 1000, ["--outstanding", 1],
          DELIVERY, floor_goals("CPU µs per delivery", 1.15)),
-    Work("wide", "10,000 subscribers, one event outstanding", BOTH, 10_000, ["--outstanding", 1],
+    Work("wide", "{streams:,} subscribers, one event outstanding", BOTH, 10_000, ["--outstanding", 1],
          DELIVERY, floor_goals("CPU µs per delivery", 1.15)),
-    Work("burst", "1,000 subscribers, 50 events outstanding", ["floor", "nchan", "Sluice", "Sluice + Redis"], 1000,
+    Work("burst", "{streams:,} subscribers, 50 events outstanding", BOTH, 1000,
          ["--outstanding", 50], DELIVERY, [Goal("CPU µs per delivery", "Sluice", "nchan", 1 / 8)]),
-    Work("wide-burst", "10,000 subscribers, 50 events outstanding", ["floor", "nchan", "Sluice", "Sluice + Redis"],
+    Work("wide-burst", "{streams:,} subscribers, 50 events outstanding", BOTH,
          10_000, ["--outstanding", 50], DELIVERY, [Goal("CPU µs per delivery", "Sluice", "nchan", 1 / 8)]),
-    Work("idle", "15,000 connections, idle", ["floor", "nchan", "Sluice", "Sluice + Redis"], 15_000, ["--idle"],
+    Work("idle", "{streams:,} connections, idle", BOTH, 15_000, ["--idle"],
          {"CPU µs per connect": lambda m: server(m)["cpu_us_per_connection"],
           "KiB per connection": lambda m: server(m)["idle_kib_per_connection"]},
          [Goal("CPU µs per connect", "Sluice", "nchan", 1.25)], publishes=False),
-    Work("used", "15,000 connections after traffic", ["nchan", "Sluice"], 15_000, ["--outstanding", 1],
+    Work("used", "{streams:,} connections after traffic", ["nchan", "Sluice"], 15_000, ["--outstanding", 1],
          {"KiB per connection": lambda m: server(m)["after_kib_per_connection"]}, []),
-    Work("channels", "5,000 channels with one subscriber each, 3,000 events/s",
+    Work("channels", "{streams:,} channels with one subscriber each, 3,000 events/s",
          ["nchan", "nchan + Redis", "Sluice", "Sluice + Redis"], 5000, ["--rate", 3000], EVENT,
          [Goal("CPU µs per event", "Sluice", "nchan", 0.75),
           Goal("CPU µs per event", "Sluice + Redis", "nchan + Redis", 0.5)], settings={"channels": 5000}),
-    Work("latency", "10,000 subscribers, one event a second", ["floor", "nchan", "Sluice", "Sluice + Redis"], 10_000,
+    Work("latency", "{streams:,} subscribers, one event a second", BOTH, 10_000,
          ["--rate", 1], {"p50 ms": lambda m: m["traffic"]["latency_us"]["p50"] / 1000,
                          "p99 ms": lambda m: m["traffic"]["latency_us"]["p99"] / 1000},
          floor_goals("p99 ms", 1.2), longer=4),
@@ -116,37 +131,33 @@ ALL = [
          {"events/s": lambda m: m["traffic"]["events_per_second"], "CPU µs per event": cpu_per_event,
           "of Redis": redis_cpu_per_event},
          [Goal("events/s", "Sluice + Redis", "nchan + Redis", 2.0, at_least=True)]),
-    Work("gzip", "1,000 subscribers, 50 JSON events of 170 bytes a second",
+    Work("gzip", "{streams:,} subscribers, 50 JSON events of 170 bytes a second",
          ["Sluice", "Sluice, gzip", "Sluice, zstd"], 1000, ["--rate", 50, "--size", 170, "--data", "json"],
          DELIVERY | {"bytes per delivery": lambda m: m["traffic"]["wire_bytes_per_delivery"]},
          [Goal("CPU µs per delivery", "Sluice, gzip", "Sluice", 1.1),
           Goal("bytes per delivery", "Sluice, gzip", "Sluice", 0.35)],
          settings={"Sluice, gzip": ["--accept-encoding", "gzip"], "Sluice, zstd": ["--accept-encoding", "zstd"]}),
-    Work("stalled", "1,000 subscribers, 50 events a second, and a client that never reads",
+    Work("stalled", "{streams:,} subscribers, 50 events a second, and a client that never reads",
          ["Sluice", "Sluice, stalled"], 1000, ["--rate", 50],
          {"p50 ms": lambda m: m["traffic"]["latency_us"]["p50"] / 1000,
           "p99 ms": lambda m: m["traffic"]["latency_us"]["p99"] / 1000},
          [Goal("p99 ms", "Sluice, stalled", "Sluice", 1.0)], settings={"Sluice, stalled": ["--stall", 1]}),
-    Work("resume", "10,000 clients come back at once and are sent 100 events each", ["Sluice", "Sluice + Redis"], 10_000,
-         ["--events", 100],
+    Work("resume", "{streams:,} clients come back at once and are sent 100 events each", ["Sluice", "Sluice + Redis"],
+         10_000, ["--events", 100],
          {"s": lambda m: m["resume"]["seconds"], "s live, in a burst": lambda m: m["live"]["seconds"],
           "CPU µs per delivery": lambda m: server(m["resume"])["cpu_us_per_delivery"],
           "p99 ms of others, quiet": lambda m: m["quiet"]["watch_latency_us"]["p99"] / 1000,
           "p99 ms of others, meanwhile": lambda m: m["resume"]["watch_latency_us"]["p99"] / 1000}, [],
          command="resume"),
-    *(Work(f"growth-{streams}", f"{streams:,} subscribers, one event outstanding", ["Sluice"], streams,
+    *(Work(f"growth-{streams}", "growth: {streams:,} subscribers, one event outstanding", ["Sluice"], streams,
            ["--outstanding", 1],
            DELIVERY | {"KiB per connection, idle": lambda m: server(m)["idle_kib_per_connection"],
-                       "after traffic": lambda m: server(m)["after_kib_per_connection"]}, [])
+                       "after traffic": lambda m: server(m)["after_kib_per_connection"]}, [], once=True)
       for streams in (1000, 2000, 5000, 10_000, 18_000)),
-    Work("cores", "10,000 subscribers, one event outstanding, two shards", ["Sluice, both cores"], 10_000,
-         ["--outstanding", 1], DELIVERY, []),
-    *(Work(f"http2-{streams}", f"HTTP/2: {streams:,} streams, 100 to a connection, one event outstanding", ["Sluice"],
+    Work("cores", "{streams:,} subscribers, one event outstanding, two shards", ["Sluice, both cores"], 10_000,
+         ["--outstanding", 1], DELIVERY, [], once=True),
+    *(Work(f"http2-{streams}", "HTTP/2: {streams:,} streams, 100 to a connection, one event outstanding", ["Sluice"],
            streams, ["--outstanding", 1, "--http2", "--streams-per-connection", 100],
-           DELIVERY | {"KiB per stream": lambda m: server(m)["after_kib_per_connection"]}, [])
+           DELIVERY | {"KiB per stream": lambda m: server(m)["after_kib_per_connection"]}, [], once=True)
       for streams in (10_000, 100_000)),
 ]
-
-
-def brief(figures):
-    return ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
