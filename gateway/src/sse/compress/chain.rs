@@ -76,17 +76,6 @@ impl Chains {
         plain: &[u8],
         fresh: bool,
         scratch: &mut Scratch,
-    ) -> Block {
-        self.block_at(wire, nth, plain, fresh, scratch, Instant::now())
-    }
-
-    pub(super) fn block_at(
-        self: &Arc<Self>,
-        wire: Wire,
-        nth: u64,
-        plain: &[u8],
-        fresh: bool,
-        scratch: &mut Scratch,
         now: Instant,
     ) -> Block {
         let mut chains = self.lock();
@@ -176,7 +165,7 @@ mod tests {
 
         fn block(&mut self, nth: u64, at_ms: u64) -> Block {
             let now = self.start + Duration::from_millis(at_ms);
-            self.chains.block_at(GZIP, nth, plain(nth).as_bytes(), false, &mut self.scratch, now)
+            self.chains.block(GZIP, nth, plain(nth).as_bytes(), false, &mut self.scratch, now)
         }
 
         fn holds(&self) -> bool {

@@ -131,7 +131,7 @@ mod tests {
             let now = world.start + Duration::from_millis(ms);
             for (which, (every_ms, while_ms)) in channels.iter().enumerate() {
                 if ms % every_ms == 0 && while_ms.contains(&ms) {
-                    let block = chains[which].block_at(wire, nths[which], b"data: x\n\n", false, &mut scratch, now);
+                    let block = chains[which].block(wire, nths[which], b"data: x\n\n", false, &mut scratch, now);
                     nths[which] += 1;
                     dependent[which] += u64::from(!block.keyframe);
                 }

@@ -3,7 +3,7 @@
 use super::{Frame, Parts};
 use crate::sse::compress::{self, Block, Chains, Kind, Scratch, Wire};
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 /// Bytes beside an id that are worth a block of their own; fewer are not compressed.
 const WORTH_A_BLOCK: usize = 64;
@@ -26,7 +26,7 @@ impl Frame {
     /// or `fresh`.
     pub fn chained_block(&self, wire: Wire, fresh: bool, scratch: &mut Scratch) -> Option<Block> {
         let (chains, nth) = self.chained.as_ref()?;
-        let make = || chains.block(wire, *nth, self.bytes(wire.format()), fresh, scratch);
+        let make = || chains.block(wire, *nth, self.bytes(wire.format()), fresh, scratch, Instant::now());
         Some(self.blocks.get_or_make(wire, Kind::Chained, make))
     }
 
