@@ -247,9 +247,8 @@ impl Shard {
             let key = connection.key;
             if connection.blocked.is_none() {
                 self.serve_alone(key);
-            } else if self.behind_bytes(connection) > most && self.relieve(key, most) > most {
-                self.hub.metrics.slow_consumers.with_label_values(&["disconnect"]).inc();
-                self.close(key, Reason::Slow, false);
+            } else {
+                self.bound_outbox(key, most);
             }
         }
     }

@@ -35,16 +35,37 @@ impl Held {
     }
 }
 
+/// What may be done about what waits for one link.
+fn policy_of(channels: &Slab<ShardChannel>, link: &Link) -> SlowPolicy {
+    match link.progress {
+        Progress::Live => channels[link.channel as usize].slow,
+        // Whoever reads history is sent it at its own pace.
+        _ => SlowPolicy::Disconnect,
+    }
+}
+
 impl Shard {
-    /// Gives up what waits for a connection beyond `most` bytes, as far as its channels' policies allow. Answers how much
-    /// is left.
+    /// Keeps what waits for a blocked connection within `most` bytes, but for the newest event of each channel. It is cut
+    /// if what must not be given up is more than that by itself.
+    pub(super) fn bound_outbox(&mut self, key: Key, most: u64) {
+        let Some(connection) = self.connections.get(key.index as usize).filter(|c| c.key == key) else { return };
+        if self.behind_bytes(connection) <= most {
+            return;
+        }
+        let firm = connection.links.iter().filter(|link| policy_of(&self.channels, link) == SlowPolicy::Disconnect);
+        let firm: u64 = firm.map(|link| self.behind_bytes_of(link)).sum();
+        if firm <= most {
+            self.relieve(key, most - firm);
+            return;
+        }
+        self.hub.metrics.slow_consumers.with_label_values(&[SlowPolicy::Disconnect.as_str()]).inc();
+        self.close(key, Reason::Slow, false);
+    }
+
+    /// Gives up what waits for a connection beyond `most` bytes on channels whose policies allow it. Answers how much is
+    /// left on all of them.
     pub(super) fn relieve(&mut self, key: Key, most: u64) -> u64 {
         let Some(connection) = self.connections.get_mut(key.index as usize).filter(|c| c.key == key) else { return 0 };
-        let policy_of = |channels: &Slab<ShardChannel>, link: &Link| match link.progress {
-            Progress::Live => channels[link.channel as usize].slow,
-            // Whoever reads history is sent it at its own pace.
-            _ => SlowPolicy::Disconnect,
-        };
         let waits = |channels: &Slab<ShardChannel>, link: &Link| {
             let channel = &channels[link.channel as usize];
             link.held.is_some() || channel.subscribers[link.subscriber as usize].next < channel.head()

@@ -24,16 +24,17 @@ impl Shard {
     /// What has come for a connection since its socket was full. The write that filled it does not count: one event,
     /// however large, is never too much.
     pub(super) fn behind_bytes(&self, connection: &Connection) -> u64 {
-        let behind = connection.links.iter().map(|link| {
-            let channel = &self.channels[link.channel as usize];
-            let next = channel.subscribers[link.subscriber as usize].next;
-            let held = link.held.as_ref().map_or(0, |held| held.bytes());
-            match link.progress {
-                Progress::Live | Progress::Floor(_) => held + channel.behind(next.min(channel.head())),
-                Progress::Waiting(_) | Progress::Replay(_) => 0,
-            }
-        });
-        behind.sum()
+        connection.links.iter().map(|link| self.behind_bytes_of(link)).sum()
+    }
+
+    pub(super) fn behind_bytes_of(&self, link: &Link) -> u64 {
+        let channel = &self.channels[link.channel as usize];
+        let next = channel.subscribers[link.subscriber as usize].next;
+        let held = link.held.as_ref().map_or(0, |held| held.bytes());
+        match link.progress {
+            Progress::Live | Progress::Floor(_) => held + channel.behind(next.min(channel.head())),
+            Progress::Waiting(_) | Progress::Replay(_) => 0,
+        }
     }
 
     /// What a connection has not been sent yet.

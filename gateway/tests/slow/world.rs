@@ -1,0 +1,158 @@
+//! A hub with the embedded broker and one shard, whose clients may have little waiting for them.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use sluice_gateway::{
+    broker::{Broker, Publish, Rules, Sink, memory::MemoryBroker},
+    channel::{Channel, Pattern},
+    config::{ByteSize, ChannelRule, Config, RuleHistory, SlowPolicy},
+    event::Event,
+    hub::{
+        Guest, Hub,
+        connection::{Greeting, Heartbeat, Open, Outlet, Start},
+    },
+    metrics::Metrics,
+    sse::{
+        compress::Wire,
+        frame::Format,
+        outbox::{HIGH_WATER, OutboxBody, outbox},
+    },
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+pub(crate) const OUTBOX_BYTES: usize = 8 * 1024;
+
+/// One line of a client's stream.
+pub(crate) struct Line {
+    pub(crate) channel: String,
+    pub(crate) is_gap: bool,
+    number: Option<usize>,
+}
+
+pub(crate) struct World {
+    pub(crate) hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    broker: Arc<dyn Broker>,
+    /// How many events each channel has had.
+    published: Mutex<HashMap<String, usize>>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let mut config = Config::default();
+        config.hub.shards = 1;
+        config.hub.tail_bytes = ByteSize::new(2048);
+        config.outbox.max_bytes = ByteSize::new(OUTBOX_BYTES);
+        let rule = |name, history, slow| ChannelRule {
+            match_: Pattern::new(name).expect("a pattern"),
+            history,
+            slow,
+            ..ChannelRule::default()
+        };
+        config.channel = vec![
+            rule("oldest", None, Some(SlowPolicy::DropOldest)),
+            rule("latest", None, Some(SlowPolicy::Latest)),
+            rule("live.*", Some(RuleHistory::Off), None),
+        ];
+        let (config, metrics) = (Arc::new(config), Arc::new(Metrics::new()));
+        let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), "slow").expect("a hub");
+        let sink = Arc::clone(&hub) as Arc<dyn Sink>;
+        let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Rules::new(config), 1 << 30, sink));
+        hub.attach_broker(Arc::clone(&broker));
+        Self { hub, metrics, broker, published: Mutex::default() }
+    }
+
+    /// A client of these channels, with NDJSON, whose lines name them.
+    pub(crate) async fn subscribe(&self, channels: &[&str]) -> OutboxBody {
+        let ticket = Arc::new(OnceLock::new());
+        let (outbox, mut body) = outbox(self.hub.outbox_signals(0, Arc::clone(&ticket)));
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let guest = Guest { address: std::net::Ipv4Addr::LOCALHOST.into(), subject: None };
+        let channel = |name: &&str| (Channel::new(name).expect("a name"), Start::Live);
+        let open = Open {
+            id: "slow".into(),
+            subject: None,
+            token_id: None,
+            outlet: Outlet::Body { outbox, ticket },
+            head: Bytes::from_static(b"{}\n"),
+            wire: Wire::from(Format::Ndjson),
+            heartbeat: Heartbeat::Comment,
+            greeting: Greeting::Plain,
+            channels: channels.iter().map(channel).collect(),
+            ends: None,
+            expires: None,
+            started: Some(started),
+            span: tracing::Span::none(),
+            permit: self.hub.admit(guest, std::iter::empty()).expect("room"),
+        };
+        self.hub.open(0, open);
+        has_started.await.expect("it is let in");
+        // The first bytes: from here on everything is live.
+        body.frame().await.expect("bytes").expect("no error");
+        body
+    }
+
+    /// Publishes the next event of each of these channels, in one go, its number filled up to `bytes`.
+    pub(crate) async fn publish(&self, channels: &[&str], bytes: usize) {
+        let publish = |name: &&str| {
+            let mut published = self.published.lock().expect("not poisoned");
+            let number = published.entry((*name).to_owned()).or_default();
+            *number += 1;
+            let event = Event::new(None, format!("{number:>bytes$}").into()).expect("valid");
+            Publish { channel: Channel::new(name).expect("a name"), event, idempotency_key: None }
+        };
+        let batch = channels.iter().map(publish).collect();
+        let answers = self.broker.publish(batch).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+
+    /// Fills the way to those who do not read, so that whatever comes next waits for them.
+    pub(crate) async fn stall(&self, channel: &str) {
+        for bytes in [HIGH_WATER, 1] {
+            self.publish(&[channel], bytes).await;
+            self.settle().await;
+        }
+    }
+
+    /// Waits until the shard has been through with all that was published.
+    pub(crate) async fn settle(&self) {
+        // It answers in the turn that takes the question, and writes at that turn's end.
+        for _ in 0..2 {
+            self.hub.subscribers(&Channel::new("keep").expect("a name")).await;
+        }
+    }
+
+    /// All lines up to the last event of every channel that the client is sent anything of, or its stream's end.
+    pub(crate) async fn read_all(&self, body: &mut OutboxBody) -> Vec<Line> {
+        let mut text = String::new();
+        while let Ok(Some(frame)) = tokio::time::timeout(Duration::from_secs(2), body.frame()).await {
+            let bytes = frame.expect("no error").into_data().expect("data");
+            text.push_str(std::str::from_utf8(&bytes).expect("UTF-8"));
+        }
+        assert!(text.ends_with('\n'), "half a line at the end: {:?}", &text[text.len().saturating_sub(80)..]);
+        let line = |line: &str| {
+            let line: Value = serde_json::from_str(line).expect("a whole line");
+            let is_gap = line["event"] == "gap";
+            let number = line["data"].as_str().and_then(|data| data.trim().parse().ok());
+            Line { channel: line["channel"].as_str().unwrap_or_default().to_owned(), is_gap, number }
+        };
+        text.lines().map(line).collect()
+    }
+
+    /// Streams ended because more waited than may.
+    pub(crate) fn ended_slow(&self) -> u64 {
+        self.metrics.disconnects.with_label_values(&["slow"]).get()
+    }
+}
+
+/// The numbers of a channel that a client was not sent.
+pub(crate) fn missing(lines: &[Line], channel: &str, world: &World) -> Vec<usize> {
+    let came: Vec<_> = lines.iter().filter(|line| line.channel == channel).filter_map(|line| line.number).collect();
+    let last = world.published.lock().expect("not poisoned").get(channel).copied().unwrap_or_default();
+    (1..=last).filter(|number| !came.contains(number)).collect()
+}
