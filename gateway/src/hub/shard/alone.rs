@@ -3,7 +3,7 @@
 //!
 //! Thousands may come back at once and be sent the same: what one of them is sent of a single channel is made once.
 
-use super::{batch::Which, encode::Sent, pass::Tally, *};
+use super::{batch::Which, encode::Sent, pass::Tally, relief::Held, *};
 use crate::sse::{compress::Wire, frame::Parts};
 use bytes::Bytes;
 
@@ -215,7 +215,8 @@ impl Shard {
                     }
                     channel.subscribers[link.subscriber as usize].next = channel.first();
                     let gap = Frame::gap(channel.channel.clone(), GapReason::Overflow, None, None);
-                    return Some((Age::Published(0), Arc::new(gap)));
+                    // Kept until it is sent: another channel's frame may be older.
+                    link.held = Some(Box::new(Held { gap: Some(Arc::new(gap)), frames: VecDeque::new() }));
                 }
                 Progress::Live => return Some((Age::Came(channel.stamp(next)?), channel.frame(next)?.clone())),
                 Progress::Floor(floor) => {
@@ -256,13 +257,10 @@ impl Shard {
             Progress::Waiting(_) => {}
             Progress::Live | Progress::Floor(_) => {
                 let next = channel.subscribers[link.subscriber as usize].next;
-                // A gap made for this link alone has no place in the ring.
-                if channel.ring_holds(next, frame) {
-                    channel.subscribers[link.subscriber as usize].next = next + 1;
-                    if frame.is_event() && next >= link.live_from {
-                        let late = now_micros().saturating_sub(frame.published());
-                        self.hub.metrics.delivery.observe(late, 1);
-                    }
+                channel.subscribers[link.subscriber as usize].next = next + 1;
+                if frame.is_event() && next >= link.live_from {
+                    let late = now_micros().saturating_sub(frame.published());
+                    self.hub.metrics.delivery.observe(late, 1);
                 }
             }
         }

@@ -137,11 +137,6 @@ impl ShardChannel {
         self.ring.get(index).map(|slot| &slot.frame)
     }
 
-    /// Whether it is this frame that stands at `place`.
-    pub(super) fn ring_holds(&self, place: u64, frame: &Arc<Frame>) -> bool {
-        self.frame(place).is_some_and(|held| Arc::ptr_eq(held, frame))
-    }
-
     /// When the frame at `place` came, among all of the shard's frames.
     pub(super) fn stamp(&self, place: u64) -> Option<u64> {
         let index = usize::try_from(place.checked_sub(self.first)?).ok()?;
