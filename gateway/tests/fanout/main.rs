@@ -7,7 +7,8 @@ use sluice_gateway::sse::outbox::OutboxBody;
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
     },
     task::{Context, Wake, Waker},
     time::Duration,
@@ -28,6 +29,20 @@ impl Wake for Turn {
     }
 }
 
+/// Holds the shard up as soon as it gives this subscriber something, until it is let go.
+struct Gate {
+    reached: AtomicBool,
+    released: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Wake for Gate {
+    fn wake(self: Arc<Self>) {
+        self.reached.store(true, Ordering::SeqCst);
+        // An error is a test that failed and let go of its end.
+        let _ = self.released.lock().expect("not poisoned").recv();
+    }
+}
+
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..3000 {
         if holds() {
@@ -40,12 +55,13 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_with_one_subscriber_does_not_wait_for_one_with_thousands() {
-    let crowd = Crowd::new();
+    let crowd = Arc::new(Crowd::new());
     let mut many = Vec::new();
     for _ in 0..MANY {
         many.push(crowd.subscribe("many").await);
     }
     let mut one = crowd.subscribe("one").await;
+    let mut gated = crowd.subscribe("gate").await;
     let count = Arc::new(AtomicUsize::new(0));
     let turn = || Arc::new(Turn { count: Arc::clone(&count), ..Turn::default() });
     for body in &mut many {
@@ -56,7 +72,19 @@ async fn a_channel_with_one_subscriber_does_not_wait_for_one_with_thousands() {
     let waker = Waker::from(Arc::clone(&noted));
     assert!(take(&mut one, &mut Context::from_waker(&waker)).is_none());
 
+    let (release, released) = mpsc::channel();
+    let gate = Arc::new(Gate { reached: AtomicBool::new(false), released: Mutex::new(released) });
+    let waker = Waker::from(Arc::clone(&gate));
+    assert!(take(&mut gated, &mut Context::from_waker(&waker)).is_none());
+
+    // Both events are there before the shard goes on, in the order that is worse for the one. Whoever publishes may serve
+    // the shard, and is then held up with it.
+    let holds_up = Arc::clone(&crowd);
+    let held = tokio::spawn(async move { holds_up.publish(&["gate"], b"stop here").await });
+    until("the shard stands", || gate.reached.load(Ordering::SeqCst)).await;
     crowd.publish(&["many", "one"], b"to both").await;
+    release.send(()).expect("the shard stands");
+    held.await.expect("published");
     until("everybody is given it", || count.load(Ordering::SeqCst) == MANY + 1).await;
     let place = noted.place.load(Ordering::SeqCst);
     assert!(place < MANY / 2, "{place} of {MANY}");

@@ -1,6 +1,7 @@
 //! A hub with the embedded broker and one shard, whose clients may have little waiting for them.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use sluice_gateway::{
@@ -22,7 +23,6 @@ use sluice_gateway::{
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock},
-    time::Duration,
 };
 
 pub(crate) const OUTBOX_BYTES: usize = 8 * 1024;
@@ -127,10 +127,19 @@ impl World {
         }
     }
 
-    /// All lines up to the last event of every channel that the client is sent anything of, or its stream's end.
+    /// All lines until the stream ends or the shard has nothing more for it.
     pub(crate) async fn read_all(&self, body: &mut OutboxBody) -> Vec<Line> {
         let mut text = String::new();
-        while let Ok(Some(frame)) = tokio::time::timeout(Duration::from_secs(2), body.frame()).await {
+        loop {
+            let frame = match body.frame().now_or_never() {
+                Some(frame) => frame,
+                None => {
+                    self.settle().await;
+                    let Some(frame) = body.frame().now_or_never() else { break };
+                    frame
+                }
+            };
+            let Some(frame) = frame else { break };
             let bytes = frame.expect("no error").into_data().expect("data");
             text.push_str(std::str::from_utf8(&bytes).expect("UTF-8"));
         }
