@@ -4,6 +4,7 @@
 //!
 //! - [`server`]: the whole, made of its parts, run and stopped; [`lifecycle`] says where it stands.
 //! - [`http`]: everything that ends in an HTTP answer.
+//! - [`edge`]: what stands between the socket and HTTP: TLS, and proxies before us.
 //! - [`hub`]: the fan-out engine: feeds that put a channel's events into order, shards that own sockets.
 //! - [`sse`]: frames, cursors and outboxes: what goes over the wire.
 //! - [`broker`]: what carries events between replicas and keeps history: Redis, or the embedded one.
@@ -16,6 +17,7 @@ pub mod auth;
 pub mod broker;
 pub mod channel;
 pub mod config;
+pub mod edge;
 pub mod event;
 pub mod http;
 pub mod hub;
