@@ -19,6 +19,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod units;
+mod tls;
 mod values;
 
 use std::path::PathBuf;
@@ -29,7 +30,8 @@ pub use problems::ConfigErrors;
 pub use rate::Rate;
 pub use secret::{Secret, SecretUrl};
 pub use sections::{
-    Auth, Config, Cors, Drain, History, Http, Hub, Limits, Log, LogFormat, Memory, Outbox, Redis, Stream,
+    Auth, Config, Cors, Drain, History, Http, Hub, Limits, Log, LogFormat, Memory, Outbox, Proxy, Redis, Stream,
+    Tls,
 };
 pub use units::ByteSize;
 
@@ -57,7 +59,7 @@ pub struct Loaded {
 impl Config {
     /// Reads and checks all settings.
     ///
-    /// Reads the file, and the file that `redis.url_file` names; nothing else is touched.
+    /// Reads the file, and the files that it names (`redis.url_file`, those of `[tls]`); nothing else is touched.
     ///
     /// # Errors
     /// Everything that is wrong, one line each: what cannot be read or parsed, unknown keys of the file and flags,
@@ -83,6 +85,7 @@ impl Config {
         if file_was_read {
             checks::across(&config, &mut problems);
             checks::exposure(&config, &mut problems);
+            tls::check(&config.tls, &mut problems);
         }
         problems.into_result(Loaded { config, warnings })
     }

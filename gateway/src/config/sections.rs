@@ -10,6 +10,7 @@ use super::{
     checks::{is_cookie_name, is_log_level, is_origin, is_prefix},
     settings::{Check, any, optional, settings, that, within},
 };
+use crate::edge::networks::Networks;
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +28,15 @@ settings! {
         pub listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)), any();
         /// Where the admin port listens: health, metrics, drain. Keep it away from the outside.
         pub admin_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8081)), any();
+        /// Networks that may use the admin port, e.g. ["10.0.0.0/8", "127.0.0.1"]; [] for all that reach it.
+        pub admin_allow: Networks = Networks::default(), any();
         /// Whether the page at / is served. "auto": while no keys are configured.
         pub console: Option<bool> = None, any();
     }
     parts {
         pub auth: Auth,
+        pub tls: Tls,
+        pub proxy: Proxy,
         pub redis: Redis,
         pub http: Http,
         pub limits: Limits,
@@ -69,6 +74,34 @@ settings! {
     parts {
         pub key: Vec<AuthKey>,
         pub api_key: Vec<ApiKey>,
+    }
+}
+
+settings! {
+    /// TLS on the public port. The files are PEM, and are read again within a second or two when they change.
+    pub struct Tls {
+        /// The gateway's certificate, then those that lead to the authority that clients know; "" for no TLS.
+        pub certificate: Option<PathBuf> = None, any();
+        /// The certificate's private key.
+        pub key: Option<PathBuf> = None, any();
+        /// Certificates of the authorities whose clients may present certificates; "" for none.
+        pub client_ca: Option<PathBuf> = None, any();
+        /// Whether whoever publishes or closes (POST and DELETE) must have presented a certificate.
+        pub publish_needs_certificate: bool = false, any();
+    }
+}
+
+settings! {
+    /// Proxies in front of the public port, and what they are believed.
+    pub struct Proxy {
+        /// Whether every connection begins with a PROXY protocol header (version 1 or 2). Where networks are trusted, only
+        /// from these; else see to it that only the proxy can connect.
+        pub protocol: bool = false, any();
+        /// Networks of the proxies, e.g. ["10.0.0.0/8", "127.0.0.1"]. Only these are believed what X-Forwarded-For says.
+        pub trusted: Networks = Networks::default(), any();
+        /// How many proxies a request comes through, where their networks are not known. Without trusted networks anyone
+        /// who connects is taken for the last of them.
+        pub hops: usize = 0, within(0, 16);
     }
 }
 

@@ -48,10 +48,11 @@ fn another_value(path: &str, default: &str) -> String {
     let value = match path {
         "listen" => "127.0.0.1:9000",
         "admin_listen" => "[::1]:9001",
-        "console" | "auth.open" => "true",
+        "console" | "auth.open" | "proxy.protocol" | "tls.publish_needs_certificate" => "true",
+        "admin_allow" | "proxy.trusted" => "10.0.0.0/8",
         "stream.compression" => "false",
         "redis.url" => "redis://db/1",
-        "redis.url_file" => "/nowhere",
+        "redis.url_file" | "tls.certificate" | "tls.key" | "tls.client_ca" => "/nowhere",
         "redis.prefix" => "other:",
         "stream.max_age" => "1h",
         "cors.origins" => "https://a.example",
@@ -153,7 +154,7 @@ fn every_key_can_be_set_by_file_environment_and_flag() {
         let value = another_value(&path, &default);
         let before = Config::default().to_json();
         let file = file(match path.as_str() {
-            "cors.origins" => format!("{path} = [\"{value}\"]"),
+            "cors.origins" | "admin_allow" | "proxy.trusted" => format!("{path} = [\"{value}\"]"),
             _ => format!("{path} = \"{value}\""),
         });
         let name = env_name(&path);
@@ -165,6 +166,12 @@ fn every_key_can_be_set_by_file_environment_and_flag() {
             if path == "redis.url_file" {
                 let found = problems(Config::load(&sources));
                 assert!(found.len() == 1 && found[0].contains("\"/nowhere\": cannot be read"), "{found:?}");
+                continue;
+            }
+            if path.starts_with("tls.") {
+                // None of them is of use alone.
+                let found = problems(Config::load(&sources));
+                assert!(found.len() == 1 && found[0].starts_with(&format!("{path} is set: it needs tls.")), "{found:?}");
                 continue;
             }
             let loaded = Config::load(&sources).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -347,6 +354,52 @@ fn settings_that_contradict_each_other_are_refused() {
         assert!(found.len() == 1 && keys.iter().all(|key| found[0].contains(key)), "{found:?}");
     }
     load_env(&[("SLUICE_LISTEN", "127.0.0.1:0"), ("SLUICE_ADMIN_LISTEN", "127.0.0.1:0")]).expect("free ports differ");
+}
+
+#[test]
+fn certificates_are_read_and_checked_before_anything_is_bound() {
+    let pair = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a pair");
+    let (mine, other) = (pair(), pair());
+    let (certificate, key) = (file(mine.cert.pem()), file(mine.signing_key.serialize_pem()));
+    let (other_key, empty) = (file(other.signing_key.serialize_pem()), file(""));
+    let broken = file("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let path = |file: &tempfile::NamedTempFile| file.path().to_str().expect("a path").to_owned();
+    let with = |certificate: &str, key: &str, client_ca: &str| {
+        load_env(&[
+            ("SLUICE_TLS__CERTIFICATE", certificate),
+            ("SLUICE_TLS__KEY", key),
+            ("SLUICE_TLS__CLIENT_CA", client_ca),
+        ])
+    };
+    let good = with(&path(&certificate), &path(&key), &path(&certificate)).expect("good files").config;
+    assert!(good.tls.files().is_some());
+    for ([certificate, key, client_ca], wrong) in [
+        (["/nowhere", &path(&key), ""], "tls.certificate = \"/nowhere\": cannot be read"),
+        ([&path(&certificate), "/nowhere", ""], "tls.key = \"/nowhere\": cannot be read"),
+        ([&path(&certificate), &path(&key), "/nowhere"], "tls.client_ca = \"/nowhere\": cannot be read"),
+        ([&path(&empty), &path(&key), ""], "there is no certificate in it"),
+        ([&path(&broken), &path(&key), ""], "is no X.509 certificate"),
+        ([&path(&certificate), &path(&certificate), ""], "there is no private key in it"),
+        ([&path(&certificate), &path(&other_key), ""], "does not belong to the certificate"),
+        ([&path(&certificate), &path(&key), &path(&empty)], "there is no certificate in it"),
+        ([&path(&certificate), &path(&key), &path(&broken)], "has no authority's certificate"),
+    ] {
+        let found = problems(with(certificate, key, client_ca));
+        assert!(found.len() == 1 && found[0].starts_with("tls.") && found[0].contains(wrong), "{wrong}: {found:?}");
+    }
+}
+
+#[test]
+fn networks_are_read_and_what_could_be_meant_in_two_ways_is_refused() {
+    let config = load_file("[proxy]\ntrusted = [\"10.0.0.0/8\", \"::1\"]\nhops = 2\n").expect("valid").config;
+    assert_eq!(at(&config.to_json(), "proxy.trusted"), &serde_json::json!(["10.0.0.0/8", "::1"]));
+    assert!(config.proxy.trusted.contain([10, 1, 2, 3].into()));
+    let found = problems(load_env(&[("SLUICE_PROXY__TRUSTED", "10.0.0.1/8")]));
+    assert_eq!(
+        found,
+        ["proxy.trusted = \"10.0.0.1/8\" (SLUICE_PROXY__TRUSTED): must be a list of networks (10.0.0.0/8, fd00::/8) \
+          or addresses (\"10.0.0.1/8\" is an address within 10.0.0.0/8)"]
+    );
 }
 
 #[test]

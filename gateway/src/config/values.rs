@@ -14,7 +14,7 @@ use super::{
     settings::{Setting, Why},
     units::{ByteSize, parse_bytes, parse_duration, show_duration},
 };
-use crate::channel::Pattern;
+use crate::{channel::Pattern, edge::networks::Networks};
 
 fn text(value: &ValueKind) -> Result<&str, Why> {
     match value {
@@ -302,6 +302,29 @@ impl Setting for Vec<Pattern> {
 
     fn show(value: &ValueKind) -> String {
         Vec::<String>::show(value)
+    }
+}
+
+/// Written as the list that it is.
+impl Setting for Networks {
+    fn kind() -> String {
+        "a list of networks (10.0.0.0/8, fd00::/8) or addresses".to_owned()
+    }
+
+    fn parse(value: &ValueKind) -> Result<Self, Why> {
+        Self::parse(&<Vec<String> as Setting>::parse(value)?).map_err(Some)
+    }
+
+    fn toml(&self) -> String {
+        self.texts().collect::<Vec<_>>().toml()
+    }
+
+    fn json(&self) -> Json {
+        self.texts().collect()
+    }
+
+    fn show(value: &ValueKind) -> String {
+        <Vec<String> as Setting>::show(value)
     }
 }
 
