@@ -18,8 +18,8 @@ mod sections;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod units;
 mod tls;
+mod units;
 mod values;
 
 use std::path::PathBuf;
@@ -30,8 +30,7 @@ pub use problems::ConfigErrors;
 pub use rate::Rate;
 pub use secret::{Secret, SecretUrl};
 pub use sections::{
-    Auth, Config, Cors, Drain, History, Http, Hub, Limits, Log, LogFormat, Memory, Outbox, Proxy, Redis, Stream,
-    Tls,
+    Auth, Config, Cors, Drain, History, Http, Hub, Limits, Log, LogFormat, Memory, Outbox, Proxy, Redis, Stream, Tls,
 };
 pub use units::ByteSize;
 
@@ -81,6 +80,7 @@ impl Config {
         let mut config = Self::read(&mut Reader::new(&merged, &mut problems));
         secret::take_from_file(&mut config.redis, &mut problems);
         auth_keys::check(&mut config.auth, sources.file.as_deref(), &mut problems);
+        tls::locate(&mut config.tls, sources.file.as_deref());
         // What a file that could not be read would have said is unknown, and so is whether the rest contradicts it.
         if file_was_read {
             checks::across(&config, &mut problems);

@@ -1,10 +1,11 @@
 //! Everything that ends in an HTTP answer: the public port, and the admin port beside it.
 //!
-//! [`accept`] takes connections in, [`connection`] speaks HTTP on one of them, [`route`] sends each request to its
+//! [`accept`] takes connections in, [`arrival`] makes them secure, [`connection`] speaks HTTP on one of them, [`route`] sends each request to its
 //! handler. Only `GET /events` outlives its answer: on HTTP/1.1 its socket leaves hyper and goes to a shard.
 
 pub mod accept;
 pub mod admin;
+mod arrival;
 mod body;
 mod caller;
 mod connection;
@@ -13,6 +14,7 @@ mod cors;
 mod counts;
 mod credentials;
 mod head_clock;
+mod head_size;
 mod history;
 mod negotiate;
 mod poll;
@@ -23,7 +25,7 @@ mod rates;
 mod route;
 mod subscribe;
 
-use crate::{auth::Auth, broker::Broker, config::Config, hub::Hub, metrics::Metrics};
+use crate::{auth::Auth, broker::Broker, config::Config, edge::tls::Tls, hub::Hub, metrics::Metrics};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize},
@@ -36,6 +38,8 @@ pub struct App {
     pub hub: Arc<Hub>,
     pub broker: Arc<dyn Broker>,
     pub metrics: Arc<Metrics>,
+    /// What connections of the public port are made secure with.
+    pub tls: Option<Arc<Tls>>,
     /// Requests whose answer is not complete, streams aside: a stop waits for them.
     pub in_flight: AtomicUsize,
     connection_ids: AtomicU64,
@@ -44,10 +48,17 @@ pub struct App {
 
 impl App {
     #[must_use]
-    pub fn new(config: Arc<Config>, auth: Auth, hub: Arc<Hub>, broker: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        auth: Auth,
+        hub: Arc<Hub>,
+        broker: Arc<dyn Broker>,
+        metrics: Arc<Metrics>,
+        tls: Option<Arc<Tls>>,
+    ) -> Self {
         let (in_flight, connection_ids) = (AtomicUsize::new(0), AtomicU64::new(0));
         let rates = rates::Rates::new(&config.limits);
-        Self { rates, config, auth, hub, broker, metrics, in_flight, connection_ids }
+        Self { rates, config, auth, hub, broker, metrics, tls, in_flight, connection_ids }
     }
 
     /// An id for a new stream, unique in the cluster: this replica's, and a count.

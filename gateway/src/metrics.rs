@@ -56,6 +56,9 @@ pub struct Metrics {
     pub refused: IntCounterVec,
     pub publish_refused: IntCounterVec,
     pub messages: IntCounter,
+    pub turned_away: IntCounterVec,
+    pub tls_reloads: IntCounterVec,
+    pub tls_expires: IntGauge,
     pub auth_failures: IntCounterVec,
     pub key_reloads: IntCounterVec,
     pub jwks_fetches: IntCounterVec,
@@ -126,6 +129,20 @@ impl Metrics {
                 "sse_refused_total",
                 "Streams refused for now, by reason; `accept`: connections that the kernel had no room for.",
                 &["reason"],
+            ),
+            turned_away: make.counters(
+                "sse_connections_turned_away_total",
+                "Connections closed before their first request, by reason.",
+                &["reason"],
+            ),
+            tls_reloads: make.counters(
+                "sse_tls_reloads_total",
+                "Times that the files of TLS had changed, by whether the new ones could be used.",
+                &["result"],
+            ),
+            tls_expires: make.gauge(
+                "sse_tls_certificate_expires_seconds",
+                "Until when the certificate in force is valid, in seconds since 1970; 0 without TLS.",
             ),
             auth_failures: make.counters(
                 "sse_auth_failures_total",
@@ -236,10 +253,14 @@ impl Metrics {
         for reason in ["connections", "channels", "draining", "accept", "address", "subject", "rate"] {
             metrics.refused.with_label_values(&[reason]);
         }
-        for reason in ["missing", "invalid", "expired", "denied", "forbidden", "origin", "keys"] {
+        for reason in ["missing", "invalid", "expired", "denied", "forbidden", "origin", "keys", "certificate"] {
             metrics.auth_failures.with_label_values(&[reason]);
         }
+        for reason in ["untrusted", "proxy_header", "tls"] {
+            metrics.turned_away.with_label_values(&[reason]);
+        }
         for result in ["changed", "failed"] {
+            metrics.tls_reloads.with_label_values(&[result]);
             metrics.key_reloads.with_label_values(&[result]);
         }
         for result in ["ok", "failed"] {

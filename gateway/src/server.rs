@@ -4,6 +4,7 @@ use crate::{
     auth::Auth,
     broker::{Broker, Rules, Sink, memory::MemoryBroker, redis::RedisBroker},
     config::Config,
+    edge::tls::{InvalidFile, Tls, reload::Change},
     http::{App, accept, admin},
     hub::Hub,
     lifecycle::{Lifecycle, Phase},
@@ -39,6 +40,8 @@ pub enum StartError {
     Redis(#[from] crate::broker::redis::InvalidRedis),
     #[error("a key cannot be used: {0}")]
     Key(#[from] crate::auth::key::InvalidKey),
+    #[error(transparent)]
+    Tls(#[from] InvalidFile),
     #[error("a thread or poller cannot be made: {0}")]
     Thread(#[from] io::Error),
 }
@@ -76,10 +79,12 @@ pub async fn run(
     let broker = broker(&config, &hub, &metrics, &replica)?;
     hub.attach_broker(Arc::clone(&broker));
     let auth = Auth::start(&config, &metrics, Arc::clone(hub.denied()))?;
-    let app = Arc::new(App::new(Arc::clone(&config), auth, Arc::clone(&hub), broker, metrics));
+    let tls = config.tls.files().map(Tls::load).transpose()?.map(Arc::new);
+    let app = Arc::new(App::new(Arc::clone(&config), auth, Arc::clone(&hub), broker, metrics, tls));
     let lifecycle = Arc::new(Lifecycle::default());
     admin::start(listeners.admin, Arc::clone(&app), Arc::clone(&lifecycle))?;
     let accepting = tokio::spawn(accept::serve(listeners.public, Arc::clone(&app)));
+    let following = tokio::spawn(follow(Arc::clone(&app)));
     tracing::info!(replica, "serving");
 
     let mut shutdown = pin!(shutdown);
@@ -96,6 +101,7 @@ pub async fn run(
     }
     wait_for(LAST_ANSWERS, || app.in_flight.load(Ordering::Acquire) == 0).await;
     accepting.abort();
+    following.abort();
     hub.stop();
     lifecycle.enter(Phase::Stopped);
     Ok(())
@@ -120,6 +126,28 @@ fn broker(
             Arc::new(MemoryBroker::new(rules, config.memory.max_bytes.get(), sink))
         }
     })
+}
+
+/// Keeps TLS as its files have it.
+async fn follow(app: Arc<App>) {
+    let Some(tls) = &app.tls else { return };
+    let expires = || app.metrics.tls_expires.set(tls.expires());
+    expires();
+    let told = |change| {
+        let result = match change {
+            Change::Taken => {
+                tracing::info!("the files of TLS have changed and were read again");
+                "changed"
+            }
+            Change::Refused(wrong) => {
+                tracing::error!(%wrong, "the files of TLS have changed and cannot be used; the old ones hold");
+                "failed"
+            }
+        };
+        app.metrics.tls_reloads.with_label_values(&[result]).inc();
+        expires();
+    };
+    Arc::clone(tls).follow(told).await;
 }
 
 /// Closes all streams over `window`, and returns as soon as none is left.

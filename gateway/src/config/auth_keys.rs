@@ -243,7 +243,7 @@ pub(super) fn check(auth: &mut Auth, file: Option<&Path>, problems: &mut Problem
 }
 
 /// A path stands beside the file that names it, if there is something there, else in the working directory.
-fn beside(config: Option<&Path>, path: &mut PathBuf) {
+pub(super) fn beside(config: Option<&Path>, path: &mut PathBuf) {
     if let Some(directory) = config.and_then(Path::parent)
         && path.is_relative()
         && directory.join(&*path).exists()

@@ -171,7 +171,10 @@ fn every_key_can_be_set_by_file_environment_and_flag() {
             if path.starts_with("tls.") {
                 // None of them is of use alone.
                 let found = problems(Config::load(&sources));
-                assert!(found.len() == 1 && found[0].starts_with(&format!("{path} is set: it needs tls.")), "{found:?}");
+                assert!(
+                    found.len() == 1 && found[0].starts_with(&format!("{path} is set: it needs tls.")),
+                    "{found:?}"
+                );
                 continue;
             }
             let loaded = Config::load(&sources).unwrap_or_else(|error| panic!("{path}: {error}"));

@@ -76,8 +76,8 @@ pub async fn take<R: AsyncRead + Unpin>(stream: &mut R) -> Result<Option<SocketA
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proxy_header::{ProxiedAddress, Tlv};
     use pieces::Pieces;
+    use proxy_header::{ProxiedAddress, Tlv};
 
     /// Bytes that come in pieces.
     mod pieces {

@@ -74,10 +74,8 @@ impl Tls {
         let stream = Box::new(TlsAcceptor::from(config).accept(stream).await?);
         let session = stream.get_ref().1;
         let presented = session.peer_certificates().and_then(<[_]>::first);
-        let handshake = Handshake {
-            is_http2: session.alpn_protocol() == Some(HTTP2),
-            certificate: presented.map(Certificate::of),
-        };
+        let handshake =
+            Handshake { is_http2: session.alpn_protocol() == Some(HTTP2), certificate: presented.map(Certificate::of) };
         Ok((stream, handshake))
     }
 }

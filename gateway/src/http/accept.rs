@@ -1,6 +1,6 @@
 //! Taking connections in, and waiting when the machine has no room for more.
 
-use super::{App, caller::Peer, connection};
+use super::{App, connection};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
@@ -34,7 +34,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
             Ok((stream, address)) => {
                 complained = false;
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(connection::serve(Arc::clone(&app), stream, Peer { address }));
+                tokio::spawn(connection::serve(Arc::clone(&app), stream, address));
                 taken = taken.wrapping_add(1);
                 if taken.is_multiple_of(AT_A_TIME) {
                     tokio::task::yield_now().await;

@@ -1,17 +1,24 @@
 //! The admin port: metrics, health, configuration and draining, on a thread and a runtime of its own, so that it answers
-//! when everything else is busy. Never to be reached from outside.
+//! when everything else is busy. Never to be reached from outside, and never to be driven from a web page: a browser says
+//! that a request is a page's, and then it is refused.
 
 use super::{App, body::Body, problem::Problem, route::json};
 use crate::lifecycle::{Lifecycle, Phase};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN},
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A shard that has not turned for this long is stuck.
@@ -37,13 +44,14 @@ pub fn start(listener: TcpListener, app: Arc<App>, lifecycle: Arc<Lifecycle>) ->
 
 async fn serve(listener: tokio::net::TcpListener, app: Arc<App>, lifecycle: Arc<Lifecycle>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let (app, lifecycle) = (Arc::clone(&app), Arc::clone(&lifecycle));
         let service = service_fn(move |request: Request<Incoming>| {
-            let response = answer(&app, &lifecycle, &request);
+            let refused = refusal(&app, peer.ip(), request.headers());
+            let response = refused.map_or_else(|| answer(&app, &lifecycle, &request), Problem::into_response);
             async move { Ok::<_, Infallible>(response) }
         });
         tokio::spawn(async move {
@@ -56,6 +64,19 @@ async fn serve(listener: tokio::net::TcpListener, app: Arc<App>, lifecycle: Arc<
             }
         });
     }
+}
+
+/// Whom nothing is answered, whatever it asks for.
+fn refusal(app: &App, peer: IpAddr, headers: &HeaderMap) -> Option<Problem> {
+    let allowed = &app.config.admin_allow;
+    if !allowed.is_empty() && !allowed.contain(peer) {
+        return Some(Problem::forbidden("this address is not in a network of `admin_allow`"));
+    }
+    // A person who types the address has neither; a page that reaches here from elsewhere has one of them
+    // (Fetch, `Origin`; Fetch Metadata, `Sec-Fetch-Site`).
+    let is_of_a_page = headers.contains_key(ORIGIN)
+        || headers.get_all("sec-fetch-site").iter().any(|site| !matches!(site.as_bytes(), b"none" | b"same-origin"));
+    is_of_a_page.then(|| Problem::forbidden("the admin port is not for web pages"))
 }
 
 fn answer(app: &App, lifecycle: &Lifecycle, request: &Request<Incoming>) -> Response<Body> {

@@ -15,6 +15,11 @@ pub(super) enum Body {
 }
 
 impl Body {
+    /// Whether it goes on for as long as its client stays.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
     pub(super) fn empty() -> Self {
         Self::Full(Bytes::new())
     }

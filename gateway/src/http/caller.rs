@@ -9,6 +9,11 @@ use super::{
 use crate::{
     auth::{Act, Identity, Invalid},
     channel::Channel,
+    config::Proxy,
+    edge::{
+        hops::{self, Trust},
+        tls::Certificate,
+    },
 };
 use hyper::{HeaderMap, header::ORIGIN};
 use std::{
@@ -17,10 +22,26 @@ use std::{
 };
 
 /// The other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
-    /// As the kernel has it: a client's, or a proxy's.
+    /// As the kernel or a PROXY header has it: a client's, or a proxy's.
     pub(super) address: SocketAddr,
+    /// Whether the connection is TLS.
+    pub(super) secure: bool,
+    /// The certificate that it presented, verified.
+    pub(super) certificate: Option<Arc<Certificate>>,
+}
+
+impl Peer {
+    /// One of which nothing but the address is known.
+    pub(super) fn at(address: SocketAddr) -> Self {
+        Self { address, secure: false, certificate: None }
+    }
+
+    /// Whose request it is that came with these headers: this peer's, or that of a client it speaks for.
+    fn client(&self, headers: &HeaderMap, proxy: &Proxy) -> IpAddr {
+        hops::client(self.address.ip(), headers, &Trust { networks: &proxy.trusted, hops: proxy.hops })
+    }
 }
 
 /// Who makes a request.
@@ -35,7 +56,7 @@ impl Caller {
     /// # Errors
     /// When there is a token that is not valid, or that a page of another origin has the browser send.
     pub(super) fn of(app: &App, peer: &Peer, headers: &HeaderMap, query: &Query) -> Result<Self, Problem> {
-        let address = peer.address.ip().to_canonical();
+        let address = peer.client(headers, &app.config.proxy);
         if app.auth.is_open() {
             return Ok(Self { address, identity: Arc::default() });
         }

@@ -1,28 +1,44 @@
-//! HTTP on one connection: 1.1, or 2 by prior knowledge, told apart by the first bytes.
+//! HTTP on one connection: 1.1 or 2, told apart by ALPN over TLS, else by the first bytes.
 //!
-//! An HTTP/1.1 request for a stream ends hyper's part: the service leaves a [`Handoff`], the socket is taken out of
+//! Without TLS, an HTTP/1.1 request for a stream ends hyper's part: the service leaves a [`Handoff`], the socket is taken out of
 //! hyper, and a shard owns it from then on.
 
 use super::{
     App,
+    arrival::{self, NOTSENT_LOWAT},
     body::Body,
     caller::Peer,
     head_clock::{Clocked, HeadClock},
-    route, subscribe,
+    head_size, route, subscribe,
 };
-use crate::hub::{Permit, connection::Outlet};
+use crate::{
+    edge::tls::Tls,
+    hub::{Permit, connection::Outlet},
+};
 use bytes::Bytes;
-use hyper::{Request, Response, body::Incoming, service::service_fn};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     io,
-    pin::Pin,
+    net::SocketAddr,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+    time::timeout,
+};
+use tokio_io_timeout::TimeoutStream;
 
 /// The first bytes of an HTTP/2 connection (RFC 9113, 3.4); no HTTP/1.1 method is `PRI`.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,8 +46,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const MAX_STREAMS: u32 = 256;
 /// How long a connection that was closed may go on sending what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
-/// Unsent bytes in the kernel at which a socket says that it is full: what waits, waits where a policy can act on it.
-const NOTSENT_LOWAT: u32 = 16 * 1024;
 
 /// A stream that is to leave hyper.
 pub(super) struct Handoff {
@@ -66,26 +80,53 @@ impl HandoffSlot {
 /// What a request came over.
 #[derive(Clone)]
 pub(super) enum Transport {
+    /// A socket that can be taken out of hyper.
     Http1(Arc<HandoffSlot>),
-    Http2,
+    /// HTTP/2, or TLS: hyper writes the stream.
+    Hyper,
 }
 
 /// Serves a connection until it ends or leaves for a shard.
-pub(super) async fn serve(app: Arc<App>, stream: TcpStream, peer: Peer) {
-    let header_timeout = app.config.http.header_timeout;
-    let outcome = match timeout(header_timeout, is_http2(&stream)).await {
-        // In boxes of their own, so that a connection needs the room of one of them, and only once it has begun.
-        Ok(Ok(true)) => Box::pin(http2(app, stream, peer)).await,
-        Ok(Ok(false)) => Box::pin(http1(app, stream, peer)).await,
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Ok(()),
+pub(super) async fn serve(app: Arc<App>, mut stream: TcpStream, address: SocketAddr) {
+    let Some(address) = arrival::announced(&app, &mut stream, address).await else { return };
+    let peer = Peer::at(address);
+    let outcome = match app.tls.clone() {
+        // In a box of its own, so that a connection needs the room only once it has begun.
+        Some(tls) => Box::pin(secure(app, tls, stream, peer)).await,
+        None => plain(app, stream, peer).await,
     };
     if let Err(error) = outcome {
         tracing::trace!(error = &*error, "connection ended");
     }
 }
 
-type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
+    match timeout(app.config.http.header_timeout, is_http2(&stream)).await {
+        // Boxed as above.
+        Ok(Ok(true)) => Box::pin(http2(app, stream, peer)).await,
+        Ok(Ok(false)) => {
+            let slot = Some(Arc::default());
+            if let Some((stream, handoff)) = Box::pin(http1(&app, stream, peer, slot)).await? {
+                hand_over(&app, stream, handoff)?;
+            }
+            Ok(())
+        }
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn secure(app: Arc<App>, tls: Arc<Tls>, stream: TcpStream, peer: Peer) -> Outcome {
+    let Some((stream, found)) = arrival::secured(&app, &tls, stream, peer.address).await else { return Ok(()) };
+    let peer = Peer { secure: true, certificate: found.certificate.map(Arc::new), ..peer };
+    if let Some(certificate) = &peer.certificate {
+        tracing::debug!(peer = %peer.address, certificate = certificate.name, "a client certificate was presented");
+    }
+    if found.is_http2 { http2(app, stream, peer).await } else { http1(&app, stream, peer, None).await.map(drop) }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Outcome = Result<(), Failure>;
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// Looks at the first bytes without taking them.
@@ -104,18 +145,32 @@ async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn http1(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
-    let slot = Arc::new(HandoffSlot::default());
+/// Answers with the stream if a request has left for it in `slot`; without a slot hyper writes everything itself.
+async fn http1<S>(
+    app: &Arc<App>,
+    stream: S,
+    peer: Peer,
+    slot: Option<Arc<HandoffSlot>>,
+) -> Result<Option<(S, Handoff)>, Failure>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let clock = HeadClock::new();
+    let transport = slot.clone().map_or(Transport::Hyper, Transport::Http1);
     let service = {
-        let (app, slot, clock) = (Arc::clone(&app), Arc::clone(&slot), Arc::clone(&clock));
+        let (app, clock) = (Arc::clone(app), Arc::clone(&clock));
         service_fn(move |request: Request<Incoming>| -> Answering {
             let (app, clock) = (Arc::clone(&app), Arc::clone(&clock));
-            let transport = Transport::Http1(Arc::clone(&slot));
+            let (transport, peer) = (transport.clone(), peer.clone());
             clock.request_began();
             Box::pin(async move {
-                let response = route::answer(app, transport, peer, request).await;
-                clock.request_ended();
+                let mut response = route::answer(app, transport, peer, request).await;
+                if response.body().is_stream() {
+                    // It ends with its connection, as where a shard writes it, and no other head comes.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                } else {
+                    clock.request_ended();
+                }
                 Ok(response)
             })
         })
@@ -125,30 +180,33 @@ async fn http1(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
         .header_read_timeout(None)
         // Answers are small: one buffer is cheaper to write than several.
         .writev(false)
-        .max_buf_size(app.config.http.max_header_bytes.get().max(8192))
+        .max_buf_size(app.config.http.max_header_bytes.get() + head_size::ROOM)
         .serve_connection(TokioIo::new(Clocked { stream, clock: Arc::clone(&clock) }), service);
+    let mut left = pin!(async {
+        match &slot {
+            Some(slot) => slot.taken().await,
+            None => std::future::pending().await,
+        }
+    });
     tokio::select! {
         biased;
-        handoff = slot.taken() => {
-            let stream = connection.into_parts().io.into_inner().stream;
-            hand_over(&app, stream, handoff)?;
-        }
+        handoff = &mut left => Ok(Some((connection.into_parts().io.into_inner().stream, handoff))),
         ended = poll_fn(|context| connection.poll_without_shutdown(context)) => {
             linger(connection.into_parts().io.into_inner().stream).await;
             ended?;
+            Ok(None)
         }
-        () = clock.expired(app.config.http.header_timeout, app.config.http.idle_timeout) => {}
+        () = clock.expired(app.config.http.header_timeout, app.config.http.idle_timeout) => Ok(None),
     }
-    Ok(())
 }
 
 /// Closes so that the last answer arrives: a socket that is closed with bytes unread is reset, and the reset can
 /// overtake what was written.
-async fn linger(mut stream: TcpStream) {
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     if stream.shutdown().await.is_ok() {
         let mut unread = [0u8; 4096];
         let _ = timeout(LINGER, async {
-            while let Ok(count) = tokio::io::AsyncReadExt::read(&mut stream, &mut unread).await
+            while let Ok(count) = stream.read(&mut unread).await
                 && count > 0
             {}
         })
@@ -157,26 +215,27 @@ async fn linger(mut stream: TcpStream) {
 }
 
 fn hand_over(app: &App, stream: TcpStream, handoff: Handoff) -> io::Result<()> {
+    arrival::tune(&stream, app.config.stream.write_timeout)?;
     let stream = stream.into_std()?;
-    let socket = socket2::SockRef::from(&stream);
-    #[cfg(target_os = "linux")]
-    {
-        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-        socket.set_tcp_user_timeout(Some(app.config.stream.write_timeout))?;
-    }
     let Handoff { wanted, permit, head } = handoff;
     let shard = app.hub.least_loaded();
     app.hub.open(shard, subscribe::open(app, *wanted, permit, Outlet::Socket(stream), head, None));
     Ok(())
 }
 
-async fn http2(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
+async fn http2<S>(app: Arc<App>, stream: S, peer: Peer) -> Outcome
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let heartbeat = app.config.stream.heartbeat;
+    // While there are streams, each ping brings an answer: who sends nothing for longer has none, or has never begun.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_read_timeout(Some(app.config.http.idle_timeout.max(heartbeat * 3)));
     let service = {
         let app = Arc::clone(&app);
         service_fn(move |request: Request<Incoming>| -> Answering {
-            let app = Arc::clone(&app);
-            Box::pin(async move { Ok(route::answer(app, Transport::Http2, peer, request).await) })
+            let (app, peer) = (Arc::clone(&app), peer.clone());
+            Box::pin(async move { Ok(route::answer(app, Transport::Hyper, peer, request).await) })
         })
     };
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -184,10 +243,12 @@ async fn http2(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
         .max_concurrent_streams(MAX_STREAMS)
         // Per stream: what waits beyond this waits in the outbox.
         .max_send_buf_size(NOTSENT_LOWAT as usize)
-        .max_header_list_size(u32::try_from(app.config.http.max_header_bytes.get()).unwrap_or(u32::MAX))
+        .max_header_list_size(
+            u32::try_from(app.config.http.max_header_bytes.get() + head_size::ROOM).unwrap_or(u32::MAX),
+        )
         .keep_alive_interval(Some(heartbeat))
         .keep_alive_timeout(heartbeat)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .await?;
     Ok(())
 }

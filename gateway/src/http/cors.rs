@@ -13,20 +13,22 @@ use hyper::header::{
 pub(super) fn add(config: &Config, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
     let origins = &config.cors.origins;
     let any = origins.is_empty() || origins.iter().any(|origin| origin == "*");
-    let allowed = if any {
-        Some(HeaderValue::from_static("*"))
-    } else {
+    let named = origin.filter(|origin| origins.iter().any(|one| one != "*" && one.as_bytes() == origin.as_bytes()));
+    if origins.iter().any(|origin| origin != "*") {
+        // Also for those who are not listed: what is kept of this answer must not be given to those who are.
         answer.append(VARY, HeaderValue::from_static("Origin"));
-        origin.filter(|origin| origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes())).cloned()
-    };
-    if let Some(origin) = allowed {
-        if !any {
+    }
+    let allowed = match named {
+        Some(origin) => {
             // With cookies, as only those who are listed by name may.
             answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            origin.clone()
         }
-        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
-    }
+        None if any => HeaderValue::from_static("*"),
+        None => return,
+    };
+    answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+    answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After, WWW-Authenticate"));
 }
 
 /// Adds what the answer to a preflight needs beside.

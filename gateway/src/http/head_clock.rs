@@ -1,7 +1,8 @@
 //! Cuts clients that send their request heads too slowly, and kept-alive connections that are idle for too long.
 //!
 //! hyper has a timer for both together, which can only be as short as idling may be long, and sets it anew for every
-//! request. This one looks at the bytes, and costs a store: a head runs from its first byte until the request is whole.
+//! request. This one looks at the bytes, and costs a store: a head runs from its first byte until the request is whole,
+//! and a connection's first one from the beginning.
 
 use std::{
     io,
@@ -13,10 +14,7 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What a connection's reading side is at, in the low bits, and since when, in milliseconds, above them.
 const IDLE: u64 = 0;
@@ -32,7 +30,7 @@ pub(super) struct HeadClock {
 
 impl HeadClock {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { started: Instant::now(), state: AtomicU64::new(IDLE) })
+        Arc::new(Self { started: Instant::now(), state: AtomicU64::new(IN_HEAD) })
     }
 
     fn now(&self) -> u64 {
@@ -78,12 +76,12 @@ impl HeadClock {
 }
 
 /// A socket that tells the clock when bytes come.
-pub(super) struct Clocked {
-    pub(super) stream: TcpStream,
+pub(super) struct Clocked<S> {
+    pub(super) stream: S,
     pub(super) clock: Arc<HeadClock>,
 }
 
-impl AsyncRead for Clocked {
+impl<S: AsyncRead + Unpin> AsyncRead for Clocked<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, into);
@@ -94,7 +92,7 @@ impl AsyncRead for Clocked {
     }
 }
 
-impl AsyncWrite for Clocked {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Clocked<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }

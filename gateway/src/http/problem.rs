@@ -73,6 +73,15 @@ impl Problem {
         Self::new("too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE, detail)
     }
 
+    pub fn target_too_long(detail: impl Into<String>) -> Self {
+        Self::new("uri-too-long", "URI too long", StatusCode::URI_TOO_LONG, detail)
+    }
+
+    pub fn headers_too_large(detail: impl Into<String>) -> Self {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Self::new("headers-too-large", "Headers too large", status, detail)
+    }
+
     pub fn unsupported(detail: impl Into<String>) -> Self {
         Self::new("unsupported-media-type", "Unsupported media type", StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
     }

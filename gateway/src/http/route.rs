@@ -5,7 +5,7 @@ use super::{
     body::Body,
     caller::{Caller, Peer},
     connection::Transport,
-    console, cors, counts, history,
+    console, cors, counts, head_size, history,
     problem::Problem,
     publish,
     query::Query,
@@ -139,6 +139,8 @@ async fn handle(
     request: Request<Incoming>,
     counted: Counted,
 ) -> Result<Response<Body>, Problem> {
+    head_size::check(&request, app.config.http.max_header_bytes.get())?;
+    must_be_known(app, peer, request.method())?;
     let query = Query::parse(request.uri().query())?;
     let caller = match Caller::of(app, peer, request.headers(), &query) {
         Err(problem) if *resource == Resource::Events && problem.retry_after.is_some() => {
@@ -169,6 +171,16 @@ async fn handle(
         (Resource::UserConnections(subject), _) => counts::close(app, &caller, Target::User(subject.clone())).await,
         (Resource::Token(id), _) => counts::deny(app, &caller, id, &query).await,
     }
+}
+
+/// Refuses those who would change something without the certificate that it takes.
+fn must_be_known(app: &App, peer: &Peer, method: &Method) -> Result<(), Problem> {
+    let changes = matches!(*method, Method::POST | Method::DELETE);
+    if changes && app.config.tls.publish_needs_certificate && peer.certificate.is_none() {
+        app.metrics.auth_failures.with_label_values(&["certificate"]).inc();
+        return Err(Problem::forbidden("publishing and closing take a client certificate, and none was presented"));
+    }
+    Ok(())
 }
 
 fn channel(name: &str) -> Result<Channel, Problem> {

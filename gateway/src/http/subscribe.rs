@@ -83,7 +83,7 @@ pub(super) async fn stream(
             // The socket is about to be taken from under this future.
             std::future::pending().await
         }
-        Transport::Http2 => {
+        Transport::Hyper => {
             let mut response = head(app, &wanted);
             *response.body_mut() = body_stream(app, wanted, permit).await;
             Ok(response)

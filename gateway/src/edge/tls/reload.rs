@@ -119,9 +119,8 @@ mod tests {
 
     #[test]
     fn trouble_is_told_once_and_only_if_it_lasts() {
-        let wrong = |why: &str| {
-            Err(InvalidFile { file: super::super::File::Key, path: "tls.key".into(), why: why.to_owned() })
-        };
+        let wrong =
+            |why: &str| Err(InvalidFile { file: super::super::File::Key, path: "tls.key".into(), why: why.to_owned() });
         let mut trouble = Trouble::default();
         assert_eq!(trouble.after(wrong("a")), None, "it may be half done");
         assert_eq!(trouble.after(Ok(true)), Some(Change::Taken));
