@@ -72,10 +72,10 @@ fn refusal(app: &App, peer: IpAddr, headers: &HeaderMap) -> Option<Problem> {
     if !allowed.is_empty() && !allowed.contain(peer) {
         return Some(Problem::forbidden("this address is not in a network of `admin_allow`"));
     }
-    // A person who types the address has neither; a page that reaches here from elsewhere has one of them
-    // (Fetch, `Origin`; Fetch Metadata, `Sec-Fetch-Site`).
-    let is_of_a_page = headers.contains_key(ORIGIN)
-        || headers.get_all("sec-fetch-site").iter().any(|site| !matches!(site.as_bytes(), b"none" | b"same-origin"));
+    // A person who types the address has neither; a page that reaches here has one of them (Fetch, `Origin`; Fetch
+    // Metadata, `Sec-Fetch-Site`). There is no page of ours: what calls itself one is of a name that was bent to here.
+    let is_of_a_page =
+        headers.contains_key(ORIGIN) || headers.get_all("sec-fetch-site").iter().any(|site| site.as_bytes() != b"none");
     is_of_a_page.then(|| Problem::forbidden("the admin port is not for web pages"))
 }
 
