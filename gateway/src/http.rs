@@ -17,6 +17,7 @@ mod head_clock;
 mod head_size;
 mod history;
 mod negotiate;
+mod pending;
 mod poll;
 pub mod problem;
 mod publish;
@@ -43,6 +44,7 @@ pub struct App {
     /// Requests whose answer is not complete, streams aside: a stop waits for them.
     pub in_flight: AtomicUsize,
     connection_ids: AtomicU64,
+    pending: Arc<pending::Pending>,
     rates: Arc<rates::Rates>,
 }
 
@@ -58,7 +60,8 @@ impl App {
     ) -> Self {
         let (in_flight, connection_ids) = (AtomicUsize::new(0), AtomicU64::new(0));
         let rates = rates::Rates::new(&config.limits);
-        Self { rates, config, auth, hub, broker, metrics, tls, in_flight, connection_ids }
+        let pending = pending::Pending::new(config.limits.pending, Arc::clone(&metrics));
+        Self { rates, pending, config, auth, hub, broker, metrics, tls, in_flight, connection_ids }
     }
 
     /// An id for a new stream, unique in the cluster: this replica's, and a count.

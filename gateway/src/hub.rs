@@ -45,6 +45,8 @@ use tokio::{
 pub use admission::{Guest, Permit, Refused, counted_address};
 pub use queue::Target;
 
+type Feeds = HashMap<Channel, Arc<Mutex<Feed>>>;
+
 /// See the module's documentation.
 pub struct Hub {
     this: Weak<Hub>,
@@ -57,7 +59,7 @@ pub struct Hub {
     loads: Vec<Arc<AtomicUsize>>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    feeds: RwLock<HashMap<Channel, Arc<Mutex<Feed>>>>,
+    feeds: RwLock<Feeds>,
     /// Per shard, the channels of which it missed a frame.
     overflowed: Vec<Mutex<HashSet<Channel>>>,
     joins: mpsc::UnboundedSender<Channel>,
@@ -161,10 +163,9 @@ impl Hub {
 
     /// Gives the hub its broker, whose sink it already is.
     pub fn attach_broker(&self, broker: Arc<dyn Broker>) {
-        let replays = self.config.limits.replays;
-        let (queues, metrics) = (self.queues.clone(), Arc::clone(&self.metrics));
+        let (queues, metrics, limits) = (self.queues.clone(), Arc::clone(&self.metrics), &self.config.limits);
         let replayer =
-            Replayer::new(Arc::clone(&broker), queues, metrics, replays, self.joins.clone(), self.runtime.clone());
+            Replayer::new(Arc::clone(&broker), queues, metrics, limits, self.joins.clone(), self.runtime.clone());
         let _ = self.replayer.set(Arc::new(replayer));
         let _ = self.broker.set(broker);
     }
@@ -321,8 +322,12 @@ impl Hub {
         }
     }
 
-    fn read_feeds(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Channel, Arc<Mutex<Feed>>>> {
+    fn read_feeds(&self) -> std::sync::RwLockReadGuard<'_, Feeds> {
         self.feeds.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_feeds(&self) -> std::sync::RwLockWriteGuard<'_, Feeds> {
+        self.feeds.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn feed(&self, channel: &str) -> Option<Arc<Mutex<Feed>>> {
@@ -385,14 +390,19 @@ impl Hub {
     fn attach(&self, shard: usize, channel: &Channel) {
         // All of it under the map's lock, so that the feed cannot be tidied away in between, and the broker hears of
         // subscriptions in the order in which they came and went.
-        let mut feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
-        let feed = feeds.entry(channel.clone()).or_insert_with(|| {
+        let mut feeds = self.write_feeds();
+        let feed = self.feed_in(&mut feeds, channel);
+        self.with_feed(feed, |feed, outlets| feed.attach(shard, outlets));
+    }
+
+    /// The feed of a channel, made and subscribed to if there is none.
+    fn feed_in<'a>(&self, feeds: &'a mut Feeds, channel: &Channel) -> &'a Arc<Mutex<Feed>> {
+        feeds.entry(channel.clone()).or_insert_with(|| {
             self.metrics.channels_active.inc();
             let _ = self.subscriptions.send((channel.clone(), true));
             let chains = self.compressors.as_ref().map(|pool| Arc::new(Chains::new(Arc::clone(pool))));
             Arc::new(Mutex::new(Feed::new(channel.clone(), chains)))
-        });
-        self.with_feed(feed, |feed, outlets| feed.attach(shard, outlets));
+        })
     }
 
     /// A shard has no subscriber of `channel` any more.

@@ -89,6 +89,9 @@ pub struct Metrics {
     pub repairs: IntCounterVec,
     pub replays_in_flight: IntGauge,
     pub history_read_seconds: Histogram,
+    pub replay_bytes: IntGauge,
+    pub replay_waits: IntCounter,
+    pub connections_pending: IntGauge,
 }
 
 impl Default for Metrics {
@@ -236,6 +239,15 @@ impl Metrics {
                 &["cause"],
             ),
             replays_in_flight: make.gauge("sse_replays_in_flight", "Reads of history under way."),
+            replay_bytes: make.gauge("sse_replay_bytes", "Bytes of pages of history that are held for clients."),
+            replay_waits: make.counter(
+                "sse_replay_waits_total",
+                "Pages of history that were not read before others had been let go of.",
+            ),
+            connections_pending: make.gauge(
+                "sse_connections_pending",
+                "Connections that have sent no whole request yet, or wait for their next.",
+            ),
             history_read_seconds: make
                 .histogram("sse_history_read_seconds", "Seconds that reading one page of history took."),
             delivery,
@@ -250,7 +262,7 @@ impl Metrics {
         for reason in ["address", "subject", "channel"] {
             metrics.publish_refused.with_label_values(&[reason]);
         }
-        for reason in ["connections", "channels", "draining", "accept", "address", "subject", "rate"] {
+        for reason in ["connections", "channels", "draining", "accept", "pending", "address", "subject", "rate"] {
             metrics.refused.with_label_values(&[reason]);
         }
         for reason in ["missing", "invalid", "expired", "denied", "forbidden", "origin", "keys", "certificate"] {

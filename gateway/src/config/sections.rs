@@ -173,6 +173,10 @@ settings! {
         pub channels: usize = 100_000, within(1, 10_000_000);
         /// Reads of history under way at a time; the others wait.
         pub replays: usize = 64, within(1, 10_000);
+        /// Memory for pages of history that clients are reading; further pages wait until some have been read.
+        pub replay_bytes: ByteSize = ByteSize::mib(256), within(ByteSize::mib(1), ByteSize::mib(1024 * 1024));
+        /// Connections that have sent no whole request yet, or wait for their next. Of more, the oldest are closed.
+        pub pending: usize = 1000, within(1, 1_000_000);
     }
 }
 

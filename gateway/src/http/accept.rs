@@ -30,11 +30,13 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
     let mut complained = false;
     let mut taken: u32 = 0;
     loop {
+        app.pending.room().await;
         match listener.accept().await {
             Ok((stream, address)) => {
                 complained = false;
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(connection::serve(Arc::clone(&app), stream, address));
+                let seat = app.pending.enter();
+                tokio::spawn(connection::serve(Arc::clone(&app), stream, address, seat));
                 taken = taken.wrapping_add(1);
                 if taken.is_multiple_of(AT_A_TIME) {
                     tokio::task::yield_now().await;
@@ -42,7 +44,9 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                // Out of descriptors, most likely. Those who are connected go on; those who come wait in the backlog.
+                // Out of descriptors, most likely. Streams go on; those who come wait in the backlog until somebody
+                // who has no request leaves.
+                app.pending.close_oldest();
                 app.metrics.refused.with_label_values(&["accept"]).inc();
                 if !std::mem::replace(&mut complained, true) {
                     tracing::error!(%error, "no connection can be accepted, trying again");

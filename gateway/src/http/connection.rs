@@ -9,7 +9,9 @@ use super::{
     body::Body,
     caller::Peer,
     head_clock::{Clocked, HeadClock},
-    head_size, route, subscribe,
+    head_size,
+    pending::{Seat, Seated},
+    route, subscribe,
 };
 use crate::{
     edge::tls::Tls,
@@ -86,27 +88,36 @@ pub(super) enum Transport {
     Hyper,
 }
 
-/// Serves a connection until it ends or leaves for a shard.
-pub(super) async fn serve(app: Arc<App>, mut stream: TcpStream, address: SocketAddr) {
+/// Serves a connection until it ends or leaves for a shard, or its seat is wanted while it has no request.
+pub(super) async fn serve(app: Arc<App>, stream: TcpStream, address: SocketAddr, seat: Arc<Seat>) {
+    tokio::select! {
+        // A stream that leaves does so in one poll, so that it is never taken for a connection without request.
+        biased;
+        () = speak(app, stream, address, &seat) => {}
+        () = seat.wanted() => tracing::trace!("connection closed for another"),
+    }
+}
+
+async fn speak(app: Arc<App>, mut stream: TcpStream, address: SocketAddr, seat: &Arc<Seat>) {
     let Some(address) = arrival::announced(&app, &mut stream, address).await else { return };
     let peer = Peer::at(address);
     let outcome = match app.tls.clone() {
         // In a box of its own, so that a connection needs the room only once it has begun.
-        Some(tls) => Box::pin(secure(app, tls, stream, peer)).await,
-        None => plain(app, stream, peer).await,
+        Some(tls) => Box::pin(secure(app, tls, stream, peer, seat)).await,
+        None => plain(app, stream, peer, seat).await,
     };
     if let Err(error) = outcome {
         tracing::trace!(error = &*error, "connection ended");
     }
 }
 
-async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
+async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer, seat: &Arc<Seat>) -> Outcome {
     match timeout(app.config.http.header_timeout, is_http2(&stream)).await {
         // Boxed as above.
-        Ok(Ok(true)) => Box::pin(http2(app, stream, peer)).await,
+        Ok(Ok(true)) => Box::pin(http2(app, stream, peer, seat)).await,
         Ok(Ok(false)) => {
             let slot = Some(Arc::default());
-            if let Some((stream, handoff)) = Box::pin(http1(&app, stream, peer, slot)).await? {
+            if let Some((stream, handoff)) = Box::pin(http1(&app, stream, peer, seat, slot)).await? {
                 hand_over(&app, stream, handoff)?;
             }
             Ok(())
@@ -116,18 +127,22 @@ async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
     }
 }
 
-async fn secure(app: Arc<App>, tls: Arc<Tls>, stream: TcpStream, peer: Peer) -> Outcome {
+async fn secure(app: Arc<App>, tls: Arc<Tls>, stream: TcpStream, peer: Peer, seat: &Arc<Seat>) -> Outcome {
     let Some((stream, found)) = arrival::secured(&app, &tls, stream, peer.address).await else { return Ok(()) };
     let peer = Peer { secure: true, certificate: found.certificate.map(Arc::new), ..peer };
     if let Some(certificate) = &peer.certificate {
         tracing::debug!(peer = %peer.address, certificate = certificate.name, "a client certificate was presented");
     }
-    if found.is_http2 { http2(app, stream, peer).await } else { http1(&app, stream, peer, None).await.map(drop) }
+    if found.is_http2 {
+        http2(app, stream, peer, seat).await
+    } else {
+        http1(&app, stream, peer, seat, None).await.map(drop)
+    }
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Outcome = Result<(), Failure>;
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Seated<Body>>, Infallible>> + Send>>;
 
 /// Looks at the first bytes without taking them.
 async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
@@ -150,6 +165,7 @@ async fn http1<S>(
     app: &Arc<App>,
     stream: S,
     peer: Peer,
+    seat: &Arc<Seat>,
     slot: Option<Arc<HandoffSlot>>,
 ) -> Result<Option<(S, Handoff)>, Failure>
 where
@@ -158,8 +174,10 @@ where
     let clock = HeadClock::new();
     let transport = slot.clone().map_or(Transport::Hyper, Transport::Http1);
     let service = {
-        let (app, clock) = (Arc::clone(app), Arc::clone(&clock));
-        service_fn(move |request: Request<Incoming>| -> Answering {
+        let (app, clock, seat) = (Arc::clone(app), Arc::clone(&clock), Arc::clone(seat));
+        service_fn(move |mut request: Request<Incoming>| -> Answering {
+            let busy = seat.busy();
+            request.extensions_mut().insert(Arc::clone(&seat));
             let (app, clock) = (Arc::clone(&app), Arc::clone(&clock));
             let (transport, peer) = (transport.clone(), peer.clone());
             clock.request_began();
@@ -171,7 +189,7 @@ where
                 } else {
                     clock.request_ended();
                 }
-                Ok(response)
+                Ok(response.map(|body| busy.until_written(body)))
             })
         })
     };
@@ -223,7 +241,7 @@ fn hand_over(app: &App, stream: TcpStream, handoff: Handoff) -> io::Result<()> {
     Ok(())
 }
 
-async fn http2<S>(app: Arc<App>, stream: S, peer: Peer) -> Outcome
+async fn http2<S>(app: Arc<App>, stream: S, peer: Peer, seat: &Arc<Seat>) -> Outcome
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -232,10 +250,14 @@ where
     let mut stream = TimeoutStream::new(stream);
     stream.set_read_timeout(Some(app.config.http.idle_timeout.max(heartbeat * 3)));
     let service = {
-        let app = Arc::clone(&app);
-        service_fn(move |request: Request<Incoming>| -> Answering {
-            let (app, peer) = (Arc::clone(&app), peer.clone());
-            Box::pin(async move { Ok(route::answer(app, Transport::Hyper, peer, request).await) })
+        let (app, seat) = (Arc::clone(&app), Arc::clone(seat));
+        service_fn(move |mut request: Request<Incoming>| -> Answering {
+            let (app, peer, busy) = (Arc::clone(&app), peer.clone(), seat.busy());
+            request.extensions_mut().insert(Arc::clone(&seat));
+            Box::pin(async move {
+                let response = route::answer(app, Transport::Hyper, peer, request).await;
+                Ok(response.map(|body| busy.until_written(body)))
+            })
         })
     };
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())

@@ -2,7 +2,7 @@
 //!
 //! A 2xx is only ever said of what the broker has accepted.
 
-use super::{App, body::Body, caller::Caller, problem::Problem, query::Query, rates, route::json};
+use super::{App, body::Body, caller::Caller, pending::Seat, problem::Problem, query::Query, rates, route::json};
 use crate::{
     auth::Act,
     broker::{Accepted, Publish, Unavailable, announcement::json_data},
@@ -19,7 +19,7 @@ use hyper::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use serde_json::{Value, json, value::RawValue};
-use std::pin::pin;
+use std::{pin::pin, sync::Arc};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const MAX_KEY_BYTES: usize = 128;
@@ -143,11 +143,15 @@ async fn body(app: &App, request: Request<Incoming>, most: usize) -> Result<Byte
     if announced.is_some_and(|length| length > most as u64) {
         return Err(too_large());
     }
+    let seat = request.extensions().get::<Arc<Seat>>().cloned();
     let mut reading = pin!(Limited::new(request.into_body(), most).collect());
     // Most bodies are there with their heads, and need no timer.
     let read = match reading.as_mut().now_or_never() {
         Some(read) => Ok(read),
-        None => tokio::time::timeout(app.config.http.body_timeout, reading).await,
+        None => {
+            let _waiting = seat.as_ref().map(Seat::waiting);
+            tokio::time::timeout(app.config.http.body_timeout, reading).await
+        }
     };
     match read {
         Err(_) => Err(Problem::timed_out("the body did not arrive in time")),

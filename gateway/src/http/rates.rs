@@ -1,7 +1,7 @@
 //! How often one address, one subject or one channel may connect or be published to.
 //!
-//! What is remembered of a key is forgotten once it would be let in as if it had never been seen, so that many keys do
-//! not add up.
+//! What is remembered of a key is forgotten once it would be let in as if it had never been seen, and so many keys are
+//! remembered and no more, so that many keys do not add up.
 
 use super::{App, caller::Caller, problem::Problem};
 use crate::{
@@ -14,7 +14,8 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 use std::{
-    hash::Hash,
+    hash::{BuildHasher, Hash, RandomState},
+    marker::PhantomData,
     net::IpAddr,
     sync::{Arc, Weak},
     time::Duration,
@@ -23,23 +24,37 @@ use std::{
 /// How often what is not needed is forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
-struct Keyed<K: Hash + Eq + Clone>(DefaultKeyedRateLimiter<K>);
+/// Keys of one kind that are told apart at a time, some 3 MB of them.
+const MOST_KEYS: usize = 100_000;
+/// While there are as many, further ones are limited together, in so many groups by chance.
+const GROUPS: u64 = 1024;
 
-impl<K: Hash + Eq + Clone> Keyed<K> {
+/// One rate for each key by itself. A key is remembered by its hash, so that long ones cost no more; which hash is this
+/// process's secret, so that nobody can choose whose key his own collides with.
+struct Keyed<K> {
+    limiter: DefaultKeyedRateLimiter<u64>,
+    hasher: RandomState,
+    keys: PhantomData<fn(&K)>,
+}
+
+impl<K: Hash> Keyed<K> {
     fn new(rate: Rate) -> Option<Self> {
         let quota = Quota::with_period(rate.period())?.allow_burst(rate.burst);
-        Some(Self(DefaultKeyedRateLimiter::keyed(quota)))
+        let limiter = DefaultKeyedRateLimiter::keyed(quota);
+        Some(Self { limiter, hasher: RandomState::new(), keys: PhantomData })
     }
 
     /// # Errors
     /// How long to wait.
     fn check(&self, key: &K) -> Result<(), Duration> {
-        self.0.check_key(key).map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
+        let hash = self.hasher.hash_one(key);
+        let key = if self.limiter.len() < MOST_KEYS { hash } else { hash % GROUPS };
+        self.limiter.check_key(&key).map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
     }
 
     fn tidy(&self) {
-        self.0.retain_recent();
-        self.0.shrink_to_fit();
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
     }
 }
 
@@ -85,7 +100,7 @@ async fn tidy(rates: Weak<Rates>) {
 /// Whose rate it is that is exceeded, and the wait until it is not.
 type Exceeded = (&'static str, Duration);
 
-fn check<K: Hash + Eq + Clone>(whose: &'static str, rate: Option<&Keyed<K>>, key: Option<K>) -> Result<(), Exceeded> {
+fn check<K: Hash>(whose: &'static str, rate: Option<&Keyed<K>>, key: Option<K>) -> Result<(), Exceeded> {
     match (rate, key) {
         (Some(rate), Some(key)) => rate.check(&key).map_err(|wait| (whose, wait)),
         _ => Ok(()),
@@ -134,4 +149,36 @@ pub(super) fn event(app: &App, channel: &Channel) -> Result<(), Problem> {
 fn refused(app: &App, exceeded: Exceeded) -> Problem {
     app.metrics.publish_refused.with_label_values(&[exceeded.0]).inc();
     problem("is published to", exceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    fn once_in(period: Duration) -> Keyed<u32> {
+        let quota = Quota::with_period(period).expect("not zero").allow_burst(NonZeroU32::MIN);
+        Keyed { limiter: DefaultKeyedRateLimiter::keyed(quota), hasher: RandomState::new(), keys: PhantomData }
+    }
+
+    #[test]
+    fn however_many_keys_come_only_so_many_are_remembered_and_all_are_limited() {
+        let rate = once_in(Duration::from_secs(3600));
+        let most = u32::try_from(MOST_KEYS).expect("small");
+        assert!((0..most).all(|key| rate.check(&key).is_ok()));
+        let refused = (most..2 * most).filter(|key| rate.check(key).is_err()).count();
+        assert!(rate.limiter.len() <= MOST_KEYS + GROUPS as usize, "{}", rate.limiter.len());
+        assert!(refused >= MOST_KEYS - GROUPS as usize, "{refused}");
+    }
+
+    #[test]
+    fn keys_are_forgotten_when_they_could_come_again() {
+        let rate = once_in(Duration::from_millis(10));
+        assert!((0..1000).all(|key| rate.check(&key).is_ok()));
+        let begun = std::time::Instant::now();
+        while !rate.limiter.is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{} are left", rate.limiter.len());
+            rate.tidy();
+        }
+    }
 }

@@ -43,6 +43,7 @@ const START_WITHIN: Duration = Duration::from_secs(3);
 
 /// What a client asked for.
 pub(super) struct Wanted {
+    pub(super) id: Arc<str>,
     pub(super) form: Form,
     pub(super) wire: Wire,
     pub(super) heartbeat: Heartbeat,
@@ -112,15 +113,7 @@ pub(super) fn open(
     head: Bytes,
     started: Option<tokio::sync::oneshot::Sender<()>>,
 ) -> Open {
-    let id = app.connection_id();
-    let Wanted { wire, heartbeat, greeting, mut channels, caller, .. } = wanted;
-    if !channels.iter().any(|(channel, _)| channel.as_str() == crate::channel::ALL) {
-        channels.push((Channel::all(), Start::Live));
-    }
-    if greeting == Greeting::Hello {
-        // Nobody else is told the id, so nobody could publish to it.
-        channels.push((Channel::of_connection(&id), Start::Live));
-    }
+    let Wanted { id, wire, heartbeat, greeting, channels, caller, .. } = wanted;
     let span = tracing::debug_span!("connection", %id, address = %caller.address, channels = channels.len());
     span.in_scope(|| tracing::debug!("stream opened"));
     // Up to a fifth sooner, so that streams that came together do not end together.
@@ -199,13 +192,22 @@ fn wanted(app: &App, caller: &Caller, headers: &HeaderMap, query: &Query) -> Res
         // A stream ends when its token does, so it does not begin after that, however clocks may differ.
         return Err(Problem::invalid_token("the token has expired"));
     }
+    let id = app.connection_id();
+    if !channels.iter().any(|(channel, _)| channel.as_str() == crate::channel::ALL) {
+        channels.push((Channel::all(), Start::Live));
+    }
+    if greeting == Greeting::Hello {
+        // Nobody else is told the id, so nobody could publish to it.
+        channels.push((Channel::of_connection(&id), Start::Live));
+    }
     let format = match (form, envelope) {
         (Form::Sse, false) => Format::Sse,
         (Form::Sse, true) => Format::Envelope,
         (Form::Ndjson | Form::Poll, _) => Format::Ndjson,
     };
     let encoding = if may_compress(app, form) { negotiate::encoding(headers) } else { Encoding::Identity };
-    Ok(Wanted { form, wire: Wire::new(format, encoding), heartbeat, greeting, channels, caller: caller.clone() })
+    let wire = Wire::new(format, encoding);
+    Ok(Wanted { id, form, wire, heartbeat, greeting, channels, caller: caller.clone() })
 }
 
 /// The channels that a stream has without asking for them, beside `$all`.

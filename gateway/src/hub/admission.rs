@@ -13,6 +13,7 @@ use std::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 /// Who wants a stream.
@@ -175,18 +176,13 @@ impl Hub {
     ///
     /// # Errors
     /// When the replica is full or stopping, or the guest has as many as it may have.
-    pub fn admit<'a>(&self, guest: Guest, channels: impl Iterator<Item = &'a Channel>) -> Result<Permit, Refused> {
+    pub fn admit<'a>(
+        &self,
+        guest: Guest,
+        channels: impl Iterator<Item = &'a Channel> + Clone,
+    ) -> Result<Permit, Refused> {
         if self.draining.load(Ordering::Acquire) {
             return Err(Refused::Draining);
-        }
-        let new = {
-            let feeds = self.read_feeds();
-            let new = channels.filter(|channel| !feeds.contains_key(*channel)).count();
-            // Channels that are here already cost nothing more.
-            (new > 0).then(|| feeds.len() + new)
-        };
-        if new.is_some_and(|channels| channels > self.config.limits.channels) {
-            return Err(Refused::Channels);
         }
         let limit = self.config.limits.connections;
         self.connections
@@ -197,10 +193,35 @@ impl Hub {
             return Err(refused);
         }
         self.metrics.connections_active.inc();
-        self.metrics.connections.inc();
         let limits = &self.config.limits;
         let is_counted = limits.connections_per_address.is_some() || limits.connections_per_subject.is_some();
-        Ok(Permit { hub: Weak::clone(&self.this), guest: is_counted.then(|| Box::new(guest)), returned: None })
+        let permit =
+            Permit { hub: Weak::clone(&self.this), guest: is_counted.then(|| Box::new(guest)), returned: None };
+        // Last, as it leaves something behind: whoever is refused for another reason has no channels made.
+        self.make_room_for(channels)?;
+        self.metrics.connections.inc();
+        Ok(permit)
+    }
+
+    /// Makes the feeds of these channels, all or none. A shard would make them too, but later: of many requests at a
+    /// time, each would still see room. Those that no shard comes for go as lingering ones do.
+    fn make_room_for<'a>(&self, channels: impl Iterator<Item = &'a Channel> + Clone) -> Result<(), Refused> {
+        {
+            let feeds = self.read_feeds();
+            // Channels that are here already cost nothing more.
+            if channels.clone().all(|channel| feeds.contains_key(channel)) {
+                return Ok(());
+            }
+        }
+        let mut feeds = self.write_feeds();
+        let new: Vec<_> = channels.filter(|channel| !feeds.contains_key(*channel)).collect();
+        if !new.is_empty() && feeds.len() + new.len() > self.config.limits.channels {
+            return Err(Refused::Channels);
+        }
+        for channel in new {
+            lock(self.feed_in(&mut feeds, channel)).idle_since = Some(Instant::now());
+        }
+        Ok(())
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) enum Command {
     },
     Frame(Arc<Frame>),
     Page(PageAnswer),
+    /// Memory is wanted for pages of history.
+    LetGo,
     /// Where a `since=` begins, for one connection's channel.
     Placed {
         connection: super::wheel::Key,

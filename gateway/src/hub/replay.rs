@@ -2,8 +2,9 @@
 //! bounded number at a time in all.
 //!
 //! A page that was just read answers everyone whose place lies in it. Clients of a storm stood in nearly the same
-//! place, so a page begins a little before the earliest that is asked for.
+//! place, so a page begins a little before the earliest that is asked for. All pages together are bounded ([`budget`]).
 
+mod budget;
 mod doubt;
 
 use super::{
@@ -16,10 +17,12 @@ use crate::{
         log::{Entry, Link, Located, Page, locate},
     },
     channel::Channel,
+    config::Limits,
     metrics::Metrics,
     position::Position,
     sse::frame::{Format, Frame, GapReason},
 };
+use budget::{Budget, PageSize, Share};
 use bytes::{Bytes, BytesMut};
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,9 +31,6 @@ use std::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
-/// Entries in a page, and how many of those before the place asked for are read with it.
-const PAGE: usize = 256;
-const BEFORE: usize = 64;
 /// How long a page answers others, and how many a channel keeps.
 const KEEP: Duration = Duration::from_secs(5);
 const KEEP_PAGES: usize = 8;
@@ -38,11 +38,17 @@ const KEEP_PAGES: usize = 8;
 const RETRY: Duration = Duration::from_millis(250);
 
 /// Frames of one page, made once for all who read it.
-#[derive(Debug)]
 pub(crate) struct ReplayPage {
     pub(crate) frames: Vec<Arc<Frame>>,
+    _share: Share,
     /// Encodings of all frames from one on. Few clients of a storm begin anywhere else than the others.
     runs: Mutex<Vec<(usize, Format, Option<Bytes>)>>,
+}
+
+impl std::fmt::Debug for ReplayPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReplayPage").field("frames", &self.frames).finish_non_exhaustive()
+    }
 }
 
 /// Runs of a page that are remembered.
@@ -122,6 +128,8 @@ pub(crate) struct Replayer {
     queues: Vec<Arc<Queue>>,
     metrics: Arc<Metrics>,
     permits: Semaphore,
+    budget: Budget,
+    page: PageSize,
     channels: Mutex<HashMap<Channel, Channels>>,
     /// Where a feed's top is asked for: told of channels whose history turned out to be another one.
     joins: mpsc::UnboundedSender<Channel>,
@@ -133,12 +141,15 @@ impl Replayer {
         broker: Arc<dyn Broker>,
         queues: Vec<Arc<Queue>>,
         metrics: Arc<Metrics>,
-        at_a_time: usize,
+        limits: &Limits,
         joins: mpsc::UnboundedSender<Channel>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
-        let permits = Semaphore::new(at_a_time);
-        Self { broker, queues, metrics, permits, channels: Mutex::default(), joins, runtime }
+        let permits = Semaphore::new(limits.replays);
+        let event_bytes = limits.event_bytes.get();
+        let page = PageSize::of(event_bytes);
+        let budget = Budget::new(limits.replay_bytes.get(), page, event_bytes, Arc::clone(&metrics));
+        Self { broker, queues, metrics, permits, budget, page, channels: Mutex::default(), joins, runtime }
     }
 
     fn channels(&self) -> MutexGuard<'_, HashMap<Channel, Channels>> {
@@ -219,15 +230,16 @@ impl Replayer {
     async fn read(&self, channel: &Channel, after: Position) -> Kept {
         loop {
             {
-                // Never closed.
+                // Neither is ever closed. Room first: who waits for it keeps nobody from looking up a place.
+                let Some(room) = self.budget.room(|| self.press()).await else { continue };
                 let _permit = self.permits.acquire().await;
                 self.metrics.replays_in_flight.inc();
                 let timer = self.metrics.history_read_seconds.start_timer();
-                let read = self.broker.read(channel, after, BEFORE, PAGE).await;
+                let read = self.broker.read(channel, after, self.page.before, self.page.entries).await;
                 timer.observe_duration();
                 self.metrics.replays_in_flight.dec();
                 match read {
-                    Ok(page) => return Kept::new(channel, &page),
+                    Ok(page) => return Kept::new(channel, &page, |bytes| self.budget.share(room, bytes)),
                     Err(error) => tracing::debug!(%channel, %error, "history cannot be read yet"),
                 }
             }
@@ -270,6 +282,17 @@ impl Replayer {
         first
     }
 
+    /// Memory is wanted: lets go of pages that nobody reads, and has the shards take those away that wait for a client
+    /// whose socket is full.
+    fn press(&self) {
+        for state in self.channels().values_mut() {
+            state.kept.retain(|kept| Arc::strong_count(&kept.page) > 1);
+        }
+        for queue in &self.queues {
+            queue.push(Command::LetGo);
+        }
+    }
+
     /// Forgets what was kept of a channel, whose history was deleted.
     pub(crate) fn forget(&self, channel: &Channel) {
         if let Some(state) = self.channels().get_mut(channel) {
@@ -291,7 +314,7 @@ impl Replayer {
 
 impl Kept {
     /// Checks that each entry follows the one before, and puts a gap where one does not.
-    fn new(channel: &Channel, page: &Page) -> Self {
+    fn new(channel: &Channel, page: &Page, share: impl FnOnce(usize) -> Share) -> Self {
         let mut frames = Vec::with_capacity(page.entries.len());
         let mut links = Vec::with_capacity(page.entries.len());
         let mut last: Option<Position> = None;
@@ -312,9 +335,10 @@ impl Kept {
             last = Some(*at);
         }
         let (last, complete) = (page.last, page.complete);
+        let weight = frames.iter().map(|frame| frame.weight()).sum();
         Self {
             read: Instant::now(),
-            page: Arc::new(ReplayPage { frames, runs: Mutex::default() }),
+            page: Arc::new(ReplayPage { _share: share(weight), frames, runs: Mutex::default() }),
             links,
             last,
             complete,

@@ -250,6 +250,7 @@ impl Shard {
             Command::Resync => self.hub.resync(self.index),
             Command::Attached { channel, tail } => self.attached(&channel, tail),
             Command::Page(answer) => self.page(answer),
+            Command::LetGo => self.let_go(),
             Command::Placed { connection, channel, place } => self.placed(connection, &channel, place),
             Command::Outbox { connection, signal: Signal::Drained } => self.unblocked(connection),
             Command::Outbox { connection, signal: Signal::Closed } => self.close(connection, Reason::Client, false),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::channel::Channel;
 use std::{
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -189,7 +189,7 @@ impl Hub {
         loop {
             every_second.tick().await;
             let linger = self.config.redis.linger;
-            self.feeds.write().unwrap_or_else(PoisonError::into_inner).retain(|channel, feed| {
+            self.write_feeds().retain(|channel, feed| {
                 let gone = lock(feed).idle_since.is_some_and(|since| since.elapsed() >= linger);
                 if gone {
                     self.metrics.channels_active.dec();

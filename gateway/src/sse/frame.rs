@@ -170,6 +170,12 @@ impl Frame {
             Content::Event(event) => event.len(),
             Content::Gap { .. } => 64,
         };
+        Self::weight_of(content)
+    }
+
+    /// The same of an event of `content` bytes.
+    #[must_use]
+    pub const fn weight_of(content: usize) -> usize {
         2 * content + 256
     }
 

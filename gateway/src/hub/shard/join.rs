@@ -161,6 +161,22 @@ impl Shard {
         }
     }
 
+    /// Takes their pages from clients whose sockets are full: each asks anew, from where it stands, once it reads on.
+    pub(super) fn let_go(&mut self) {
+        for (_, connection) in &mut self.connections {
+            if connection.blocked.is_none() {
+                continue;
+            }
+            for link in &mut connection.links {
+                if let Progress::Replay(reading) = &mut link.progress
+                    && reading.page.is_some()
+                {
+                    **reading = Reading::default();
+                }
+            }
+        }
+    }
+
     /// Where a `since=` begins.
     pub(super) fn placed(&mut self, key: Key, name: &Channel, place: Position) {
         let Some(&index) = self.by_name.get(name) else { return };
