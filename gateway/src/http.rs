@@ -16,6 +16,7 @@ mod credentials;
 mod head_clock;
 mod head_size;
 mod history;
+mod incoming_body;
 mod negotiate;
 mod pending;
 mod poll;
@@ -45,6 +46,7 @@ pub struct App {
     pub in_flight: AtomicUsize,
     connection_ids: AtomicU64,
     pending: Arc<pending::Pending>,
+    bodies: incoming_body::Memory,
     rates: Arc<rates::Rates>,
 }
 
@@ -61,7 +63,8 @@ impl App {
         let (in_flight, connection_ids) = (AtomicUsize::new(0), AtomicU64::new(0));
         let rates = rates::Rates::new(&config.limits);
         let pending = pending::Pending::new(config.limits.pending, Arc::clone(&metrics));
-        Self { rates, pending, config, auth, hub, broker, metrics, tls, in_flight, connection_ids }
+        let bodies = incoming_body::Memory::new(config.limits.body_bytes.get());
+        Self { rates, pending, bodies, config, auth, hub, broker, metrics, tls, in_flight, connection_ids }
     }
 
     /// An id for a new stream, unique in the cluster: this replica's, and a count.

@@ -16,10 +16,11 @@ mod wheel;
 
 use crate::{
     auth::denied::Denied,
-    broker::{Broker, Sink, announcement::Announced},
+    broker::{Broker, Sink, Unavailable, announcement::Announced},
     channel::Channel,
     config::Config,
     metrics::Metrics,
+    position::Position,
     sse::compress::{Chains, Pool},
 };
 use bytes::Bytes;
@@ -44,6 +45,7 @@ use tokio::{
 
 pub use admission::{Guest, Permit, Refused, counted_address};
 pub use queue::Target;
+pub(crate) use replay::{Answer, NoAnswer, Share};
 
 type Feeds = HashMap<Channel, Arc<Mutex<Feed>>>;
 
@@ -420,6 +422,14 @@ impl Hub {
             if let Some(feed) = self.feed(channel.as_str()) {
                 self.with_feed(&feed, |feed, outlets| feed.resync(shard, outlets));
             }
+        }
+    }
+
+    /// Up to `most` entries of a channel's history after a position.
+    pub(crate) async fn history(&self, channel: &Channel, after: Position, most: usize) -> Result<Answer, NoAnswer> {
+        match self.replayer() {
+            Some(replayer) => replayer.history(channel, after, most).await,
+            None => Err(NoAnswer::Unavailable(Unavailable("there is no broker yet".to_owned()))),
         }
     }
 

@@ -259,10 +259,12 @@ impl Metrics {
         for reason in crate::sse::frame::GapReason::ALL {
             metrics.gaps.with_label_values(&[reason.as_str()]);
         }
-        for reason in ["address", "subject", "channel"] {
+        for reason in ["address", "subject", "channel", "memory"] {
             metrics.publish_refused.with_label_values(&[reason]);
         }
-        for reason in ["connections", "channels", "draining", "accept", "pending", "address", "subject", "rate"] {
+        for reason in
+            ["connections", "channels", "draining", "accept", "pending", "replays", "address", "subject", "rate"]
+        {
             metrics.refused.with_label_values(&[reason]);
         }
         for reason in ["missing", "invalid", "expired", "denied", "forbidden", "origin", "keys", "certificate"] {

@@ -98,3 +98,51 @@ async fn readers_that_stop_hold_no_memory_that_others_need_and_nobody_loses_anyt
     gateway.wait_metric("sse_connections_active", &[], 0.0).await;
     gateway.wait_metric("sse_replay_bytes", &[], 0.0).await;
 }
+
+#[tokio::test]
+async fn history_as_json_comes_in_pieces_and_whoever_does_not_read_it_is_bounded_too() {
+    let gateway = Gateway::start(CONFIG).await;
+    let name = channel(0);
+    // Many times what the kernel takes for a client that does not read.
+    for first in [1, 65, 129, 193] {
+        let event = |n| json!({ "channel": name, "data": payload_of_size(&name, n, EVENT_BYTES) });
+        let events: Value = (first..first + EVENTS).map(event).collect();
+        assert_eq!(gateway.http.post("/events", events.to_string()).await.status, 200);
+    }
+    let target = format!("/channels/{name}/events?limit=1000");
+    let mut stopped = Vec::new();
+    for _ in 0..4 {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let mut stream = socket.connect(gateway.address).await.expect("connects");
+        // Each answer is made once the one before is in the kernel, which takes some of them and then no more.
+        let requests = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(20);
+        stream.write_all(requests.as_bytes()).await.expect("sent");
+        stopped.push(stream);
+    }
+    wait::until("two answers that nobody reads fill it", async || {
+        is_within(&gateway).await;
+        let answer = gateway.http.send("GET", &target, &[("accept", "text/event-stream")], "").await;
+        (answer.status == 503).then(|| answer.problem(503))
+    })
+    .await;
+    assert!(gateway.metric("sse_refused_total", &["reason=\"replays\""]).await >= 1.0);
+    drop(stopped);
+    gateway.wait_metric("sse_replay_bytes", &[], 0.0).await;
+
+    // Read in pieces, all of it is there once.
+    let (mut data, mut next, mut answers) = (Vec::new(), String::new(), 0);
+    loop {
+        let answer = gateway.http.json(&format!("{target}{next}")).await;
+        let events = answer["events"].as_array().expect("events");
+        data.extend(events.iter().map(|event| event["data"].as_str().expect("text").to_owned()));
+        answers += 1;
+        match answer["next"].as_str() {
+            Some(position) => next = format!("&after={position}"),
+            None => break,
+        }
+    }
+    let verdict = once_and_in_order(&name, data.iter().map(String::as_str), 1..=4 * EVENTS);
+    assert!(verdict.is_ok() && answers > 2, "{verdict:?} in {answers} answers");
+    gateway.wait_metric("sse_replay_bytes", &[], 0.0).await;
+}

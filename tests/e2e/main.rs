@@ -23,6 +23,7 @@ mod cluster_replica_killed;
 mod cluster_subscriptions;
 mod dependencies;
 mod limits;
+mod limits_bodies;
 mod limits_channels;
 mod limits_pending;
 mod limits_replay;

@@ -67,6 +67,7 @@ pub(super) fn across(config: &Config, problems: &mut Problems) {
     at_most(event.0, event.1, config.limits.batch_bytes, "limits.batch_bytes", problems);
     at_most(event.0, event.1, config.outbox.max_bytes, "outbox.max_bytes", problems);
     at_most(event.0, event.1, config.memory.max_bytes, "memory.max_bytes", problems);
+    at_most(config.limits.batch_bytes, "limits.batch_bytes", config.limits.body_bytes, "limits.body_bytes", problems);
     at_most(config.outbox.max_bytes, "outbox.max_bytes", config.outbox.total_bytes, "outbox.total_bytes", problems);
     at_most(config.hub.tail_bytes, "hub.tail_bytes", config.hub.tail_total_bytes, "hub.tail_total_bytes", problems);
 

@@ -175,6 +175,8 @@ settings! {
         pub replays: usize = 64, within(1, 10_000);
         /// Memory for pages of history that clients are reading; further pages wait until some have been read.
         pub replay_bytes: ByteSize = ByteSize::mib(256), within(ByteSize::mib(1), ByteSize::mib(1024 * 1024));
+        /// Memory for requests' bodies that are being received; who sends more is told to come back.
+        pub body_bytes: ByteSize = ByteSize::mib(256), within(ByteSize::mib(1), ByteSize::mib(1024 * 1024));
         /// Connections that have sent no whole request yet, or wait for their next. Of more, the oldest are closed.
         pub pending: usize = 1000, within(1, 1_000_000);
     }

@@ -351,6 +351,10 @@ fn settings_that_contradict_each_other_are_refused() {
             [("SLUICE_LIMITS__EVENT_BYTES", "2MiB"), ("SLUICE_OUTBOX__MAX_BYTES", "4MiB")],
             ["limits.event_bytes", "limits.batch_bytes"],
         ),
+        (
+            [("SLUICE_LIMITS__BODY_BYTES", "1MiB"), ("SLUICE_LIMITS__BATCH_BYTES", "2MiB")],
+            ["limits.batch_bytes", "limits.body_bytes"],
+        ),
         ([("SLUICE_LISTEN", "127.0.0.1:8081"), ("SLUICE_LOG__LEVEL", "info")], ["admin_listen", "listen"]),
     ] {
         let found = problems(load_env(&env));

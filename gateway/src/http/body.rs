@@ -1,6 +1,6 @@
 //! The body of an answer: bytes that are known, or a stream that a shard feeds.
 
-use crate::sse::outbox::OutboxBody;
+use crate::{hub::Share, sse::outbox::OutboxBody};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::{
@@ -11,8 +11,16 @@ use std::{
 
 pub(super) enum Body {
     Full(Bytes),
+    /// A large one, and the memory that it takes.
+    Held {
+        bytes: Bytes,
+        _share: Share,
+    },
     Stream(OutboxBody),
 }
+
+/// How much of a large body is given to hyper at a time, which copies it: the rest stays here until that is written.
+const PIECE: usize = 64 * 1024;
 
 impl Body {
     /// Whether it goes on for as long as its client stays.
@@ -22,6 +30,14 @@ impl Body {
 
     pub(super) fn empty() -> Self {
         Self::Full(Bytes::new())
+    }
+
+    /// The same, keeping `share` until the last of it is on its way.
+    pub(super) fn holding(self, share: Share) -> Self {
+        match self {
+            Self::Full(bytes) => Self::Held { bytes, _share: share },
+            other => other,
+        }
     }
 }
 
@@ -42,17 +58,19 @@ impl HttpBody for Body {
         match self.get_mut() {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Held { bytes, .. } if bytes.is_empty() => Poll::Ready(None),
+            Self::Held { bytes, .. } => Poll::Ready(Some(Ok(Frame::data(bytes.split_to(bytes.len().min(PIECE)))))),
             Self::Stream(stream) => Pin::new(stream).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Full(bytes) if bytes.is_empty())
+        matches!(self, Self::Full(bytes) | Self::Held { bytes, .. } if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Full(bytes) | Self::Held { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(_) => SizeHint::default(),
         }
     }

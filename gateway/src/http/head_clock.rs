@@ -47,6 +47,13 @@ impl HeadClock {
         }
     }
 
+    /// An answer goes on its way still.
+    fn bytes_went(&self) {
+        if self.state.load(Ordering::Relaxed) & (IN_HEAD | ANSWERING) == IDLE {
+            self.enter(IDLE);
+        }
+    }
+
     /// The head is whole.
     pub(super) fn request_began(&self) {
         self.state.store(ANSWERING, Ordering::Relaxed);
@@ -75,7 +82,7 @@ impl HeadClock {
     }
 }
 
-/// A socket that tells the clock when bytes come.
+/// A socket that tells the clock when bytes come and go.
 pub(super) struct Clocked<S> {
     pub(super) stream: S,
     pub(super) clock: Arc<HeadClock>,
@@ -94,7 +101,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Clocked<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Clocked<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if matches!(written, Poll::Ready(Ok(count)) if count > 0) {
+            self.clock.bytes_went();
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -110,7 +121,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Clocked<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        if matches!(written, Poll::Ready(Ok(count)) if count > 0) {
+            self.clock.bytes_went();
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,16 +1,29 @@
 //! A channel's history as JSON, and forgetting it.
 
 use super::{App, body::Body, caller::Caller, problem::Problem, query::Query, route::json};
-use crate::{auth::Act, channel::Channel, position::Position};
+use crate::{auth::Act, channel::Channel, hub::NoAnswer, position::Position};
 use hyper::{Response, StatusCode};
-use serde_json::json;
 
 /// Events in one answer unless asked otherwise, and at the most.
 const LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
+#[derive(serde::Serialize)]
+struct History<'a> {
+    channel: &'a Channel,
+    events: Vec<Kept<'a>>,
+    next: Option<Position>,
+}
+
+#[derive(serde::Serialize)]
+struct Kept<'a> {
+    position: Position,
+    event: &'a str,
+    data: &'a str,
+}
+
 /// `GET /channels/{channel}/events?since=&after=&limit=`: events in order from `since` (or the earliest), or those after
-/// a position; `next` is the position to go on `after`, null at the end.
+/// a position; `next` is the position to go on `after`, null at the end. Large events come fewer at a time.
 pub(super) async fn read(
     app: &App,
     caller: &Caller,
@@ -39,21 +52,22 @@ pub(super) async fn read(
             app.broker.place(channel, since).await.map_err(unavailable)?
         }
     };
-    let page = app.broker.read(channel, after, 0, limit).await.map_err(unavailable)?;
-    let events: Vec<_> = page
-        .entries
-        .iter()
-        .filter(|entry| entry.fork.is_none())
-        .map(|entry| {
-            json!({
-                "position": entry.at,
-                "event": entry.event.event_type().unwrap_or(crate::event::DEFAULT_TYPE),
-                "data": entry.event.data(),
-            })
-        })
-        .collect();
-    let next = page.entries.last().map(|entry| entry.at).filter(|_| !page.complete);
-    Ok(json(&json!({ "channel": channel, "events": events, "next": next })))
+    let answer = app.hub.history(channel, after, limit).await.map_err(|why| match why {
+        NoAnswer::NoRoom => {
+            app.metrics.refused.with_label_values(&["replays"]).inc();
+            Problem::overloaded("others who read history take all of `limits.replay_bytes` just now")
+        }
+        NoAnswer::Unavailable(error) => unavailable(error),
+    })?;
+    let next = answer.entries.last().map(|entry| entry.at).filter(|_| !answer.complete);
+    let events = answer.entries.iter().filter(|entry| entry.fork.is_none()).map(|entry| Kept {
+        position: entry.at,
+        event: entry.event.event_type().unwrap_or(crate::event::DEFAULT_TYPE),
+        data: entry.event.data(),
+    });
+    let response = json(&History { channel, events: events.collect(), next });
+    // What it takes is taken until the client has it.
+    Ok(response.map(|body| body.holding(answer.share)))
 }
 
 /// `DELETE /channels/{channel}/events`.

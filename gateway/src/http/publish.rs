@@ -2,7 +2,9 @@
 //!
 //! A 2xx is only ever said of what the broker has accepted.
 
-use super::{App, body::Body, caller::Caller, pending::Seat, problem::Problem, query::Query, rates, route::json};
+use super::{
+    App, body::Body, caller::Caller, incoming_body::receive, problem::Problem, query::Query, rates, route::json,
+};
 use crate::{
     auth::Act,
     broker::{Accepted, Publish, Unavailable, announcement::json_data},
@@ -11,15 +13,8 @@ use crate::{
     position::Position,
 };
 use bytes::Bytes;
-use futures_util::FutureExt;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::{
-    HeaderMap, Request, Response, StatusCode,
-    body::Incoming,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
-};
+use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE};
 use serde_json::{Value, json, value::RawValue};
-use std::{pin::pin, sync::Arc};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const MAX_KEY_BYTES: usize = 128;
@@ -43,8 +38,8 @@ pub(super) async fn one(
     rates::publish(app, caller)?;
     let event_type = query.one("event")?.map(str::to_owned);
     let idempotency_key = header_key(request.headers())?;
-    // Kept as long as the history is: what was read is a piece of a larger buffer, which must not be kept with it.
-    let data = Bytes::copy_from_slice(&body(app, request, app.config.limits.event_bytes.get()).await?);
+    // Kept as long as the history is, so without what its buffer has beside.
+    let data = Bytes::copy_from_slice(&receive(app, request, app.config.limits.event_bytes.get()).await?);
     let event = checked_event(app, event_type.as_deref(), data)?;
     rates::event(app, &channel)?;
     let publish = Publish { channel: channel.clone(), event, idempotency_key };
@@ -61,7 +56,7 @@ pub(super) async fn batch(app: &App, caller: &Caller, request: Request<Incoming>
     rates::publish(app, caller)?;
     let ndjson = is_ndjson(request.headers());
     let request_key = header_key(request.headers())?;
-    let body = body(app, request, limits.batch_bytes.get()).await?;
+    let body = receive(app, request, limits.batch_bytes.get()).await?;
     let items = split(&body, ndjson)?;
     if items.len() > limits.batch_events {
         let most = limits.batch_events;
@@ -129,36 +124,6 @@ async fn accept(app: &App, batch: Vec<Publish>) -> Vec<Result<Accepted, Unavaila
     let published = answers.iter().flatten().filter(|accepted| !accepted.repeated).count();
     app.metrics.published_http.inc_by(published as u64);
     answers
-}
-
-/// Reads a request's body, within the limit and in time.
-async fn body(app: &App, request: Request<Incoming>, most: usize) -> Result<Bytes, Problem> {
-    let too_large = || Problem::too_large(format!("the body has more than the {most} bytes that are allowed"));
-    if let Some(encoding) = request.headers().get(CONTENT_ENCODING)
-        && encoding.as_bytes() != b"identity"
-    {
-        return Err(Problem::unsupported("bodies are taken as they are: send no `Content-Encoding`"));
-    }
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > most as u64) {
-        return Err(too_large());
-    }
-    let seat = request.extensions().get::<Arc<Seat>>().cloned();
-    let mut reading = pin!(Limited::new(request.into_body(), most).collect());
-    // Most bodies are there with their heads, and need no timer.
-    let read = match reading.as_mut().now_or_never() {
-        Some(read) => Ok(read),
-        None => {
-            let _waiting = seat.as_ref().map(Seat::waiting);
-            tokio::time::timeout(app.config.http.body_timeout, reading).await
-        }
-    };
-    match read {
-        Err(_) => Err(Problem::timed_out("the body did not arrive in time")),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Problem::invalid_request(format!("the body could not be read: {error}"))),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-    }
 }
 
 fn is_ndjson(headers: &HeaderMap) -> bool {

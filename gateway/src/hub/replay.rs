@@ -4,6 +4,7 @@
 //! A page that was just read answers everyone whose place lies in it. Clients of a storm stood in nearly the same
 //! place, so a page begins a little before the earliest that is asked for. All pages together are bounded ([`budget`]).
 
+mod answer;
 mod budget;
 mod doubt;
 
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     broker::{
-        Broker, Since,
+        Broker, Since, Unavailable,
         log::{Entry, Link, Located, Page, locate},
     },
     channel::Channel,
@@ -22,7 +23,9 @@ use crate::{
     position::Position,
     sse::frame::{Format, Frame, GapReason},
 };
-use budget::{Budget, PageSize, Share};
+pub(crate) use answer::{Answer, NoAnswer};
+pub(crate) use budget::Share;
+use budget::{Budget, PageSize};
 use bytes::{Bytes, BytesMut};
 use std::{
     collections::{HashMap, VecDeque},
@@ -40,9 +43,13 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Frames of one page, made once for all who read it.
 pub(crate) struct ReplayPage {
     pub(crate) frames: Vec<Arc<Frame>>,
-    _share: Share,
-    /// Encodings of all frames from one on. Few clients of a storm begin anywhere else than the others.
-    runs: Mutex<Vec<(usize, Format, Option<Bytes>)>>,
+    runs: Mutex<Runs>,
+}
+
+/// Encodings of all of a page's frames from one on. Few clients of a storm begin anywhere else than the others.
+struct Runs {
+    made: Vec<(usize, Format, Option<Bytes>)>,
+    share: Share,
 }
 
 impl std::fmt::Debug for ReplayPage {
@@ -59,7 +66,7 @@ impl ReplayPage {
     /// for all who are sent it.
     pub(crate) fn run(&self, from: usize, format: Format, most: usize) -> Option<Bytes> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((.., run)) = runs.iter().find(|(start, of, _)| (*start, *of) == (from, format)) {
+        if let Some((.., run)) = runs.made.iter().find(|(start, of, _)| (*start, *of) == (from, format)) {
             return run.clone();
         }
         let frames = || self.frames[from..].iter().map(|frame| frame.bytes(format));
@@ -72,8 +79,8 @@ impl ReplayPage {
                 })
                 .freeze()
         });
-        if runs.len() < RUNS {
-            runs.push((from, format, run.clone()));
+        if runs.made.len() < RUNS && runs.share.grow(run.as_ref().map_or(0, Bytes::len)) {
+            runs.made.push((from, format, run.clone()));
         }
         run
     }
@@ -229,22 +236,33 @@ impl Replayer {
 
     async fn read(&self, channel: &Channel, after: Position) -> Kept {
         loop {
-            {
-                // Neither is ever closed. Room first: who waits for it keeps nobody from looking up a place.
-                let Some(room) = self.budget.room(|| self.press()).await else { continue };
-                let _permit = self.permits.acquire().await;
-                self.metrics.replays_in_flight.inc();
-                let timer = self.metrics.history_read_seconds.start_timer();
-                let read = self.broker.read(channel, after, self.page.before, self.page.entries).await;
-                timer.observe_duration();
-                self.metrics.replays_in_flight.dec();
-                match read {
-                    Ok(page) => return Kept::new(channel, &page, |bytes| self.budget.share(room, bytes)),
-                    Err(error) => tracing::debug!(%channel, %error, "history cannot be read yet"),
-                }
+            let room = self.budget.room(|| self.press()).await;
+            match self.read_once(channel, after, self.page.before, self.page.entries).await {
+                Ok(page) => return Kept::new(channel, &page, |bytes| self.budget.share(room, bytes)),
+                Err(error) => tracing::debug!(%channel, %error, "history cannot be read yet"),
             }
+            drop(room);
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// Reads a page when it is its turn. Who does so has room for it already: who waits for that must keep nobody from
+    /// looking up a place.
+    async fn read_once(
+        &self,
+        channel: &Channel,
+        after: Position,
+        before: usize,
+        count: usize,
+    ) -> Result<Page, Unavailable> {
+        // Never closed.
+        let _permit = self.permits.acquire().await;
+        self.metrics.replays_in_flight.inc();
+        let timer = self.metrics.history_read_seconds.start_timer();
+        let read = self.broker.read(channel, after, before, count).await;
+        timer.observe_duration();
+        self.metrics.replays_in_flight.dec();
+        read
     }
 
     /// Answers everyone whom this page serves, and `asked`, whose page it is, in any case; unless the page looks like
@@ -338,7 +356,7 @@ impl Kept {
         let weight = frames.iter().map(|frame| frame.weight()).sum();
         Self {
             read: Instant::now(),
-            page: Arc::new(ReplayPage { _share: share(weight), frames, runs: Mutex::default() }),
+            page: Arc::new(ReplayPage { frames, runs: Mutex::new(Runs { made: Vec::new(), share: share(weight) }) }),
             links,
             last,
             complete,

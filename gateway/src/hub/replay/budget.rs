@@ -58,16 +58,16 @@ impl Budget {
     }
 
     /// Room for a page, once there is some; `press` is called now and then while there is none.
-    pub(super) async fn room(&self, press: impl Fn()) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn room(&self, press: impl Fn()) -> OwnedSemaphorePermit {
+        const OPEN: &str = "nobody closes it";
         let mut room = pin!(Arc::clone(&self.room).acquire_many_owned(self.needed));
         if let Some(taken) = room.as_mut().now_or_never() {
-            // Never closed.
-            return taken.ok();
+            return taken.expect(OPEN);
         }
         self.metrics.replay_waits.inc();
         loop {
             match tokio::time::timeout(PRESS_EVERY, room.as_mut()).await {
-                Ok(taken) => return taken.ok(),
+                Ok(taken) => return taken.expect(OPEN),
                 Err(_) if self.is_time_to_press() => press(),
                 Err(_) => {}
             }
@@ -88,15 +88,27 @@ impl Budget {
         let unneeded = room.num_permits().saturating_sub(bytes.div_ceil(UNIT));
         drop(room.split(unneeded));
         self.metrics.replay_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
-        Share { _room: room, bytes, metrics: Arc::clone(&self.metrics) }
+        Share { room, bytes, metrics: Arc::clone(&self.metrics) }
     }
 }
 
 /// What one page takes of the memory, given back when it goes.
-pub(super) struct Share {
-    _room: OwnedSemaphorePermit,
+pub(crate) struct Share {
+    room: OwnedSemaphorePermit,
     bytes: usize,
     metrics: Arc<Metrics>,
+}
+
+impl Share {
+    /// Takes so many bytes more, if they are there just now.
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let Ok(more) = Arc::clone(self.room.semaphore()).try_acquire_many_owned(units) else { return false };
+        self.room.merge(more);
+        self.bytes += bytes;
+        self.metrics.replay_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        true
+    }
 }
 
 impl Drop for Share {
@@ -125,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn pages_hold_what_they_need_and_who_finds_no_room_waits_for_it() {
         let budget = budget(64 << 20);
-        let first = budget.room(|| {}).await.expect("room");
+        let first = budget.room(|| {}).await;
         let held = budget.share(first, 40 << 20);
         assert_eq!(budget.metrics.replay_bytes.get(), 40 << 20);
         let asked = AtomicUsize::new(0);
@@ -136,15 +148,25 @@ mod tests {
             given_up.borrow_mut().take();
         });
         let room = tokio::time::timeout(Duration::from_secs(5), room).await;
-        assert!(matches!(room, Ok(Some(_))), "what was pressed out is room");
+        assert!(room.is_ok(), "what was pressed out is room");
         assert_eq!((asked.load(Ordering::Relaxed), budget.metrics.replay_bytes.get()), (1, 0));
         assert_eq!(budget.metrics.replay_waits.get(), 1);
     }
 
     #[tokio::test]
+    async fn a_share_grows_only_into_what_is_free() {
+        let budget = budget(1 << 20);
+        let mut share = budget.share(budget.room(|| {}).await, 512 << 10);
+        assert!(share.grow(256 << 10) && !share.grow(257 << 10) && share.grow(256 << 10));
+        assert_eq!((budget.metrics.replay_bytes.get(), budget.room.available_permits()), (1 << 20, 0));
+        drop(share);
+        assert_eq!((budget.metrics.replay_bytes.get(), budget.room.available_permits()), (0, 1024));
+    }
+
+    #[tokio::test]
     async fn a_page_that_is_larger_than_everything_is_read_alone() {
         let budget = budget(1 << 20);
-        let room = budget.room(|| {}).await.expect("room");
+        let room = budget.room(|| {}).await;
         let share = budget.share(room, 50 << 20);
         assert_eq!(budget.room.available_permits(), 0);
         drop(share);

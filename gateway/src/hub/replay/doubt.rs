@@ -100,13 +100,28 @@ impl Replayer {
 
     /// The last common positions of the forks that are written down, oldest first.
     async fn forks(&self, channel: &Channel) -> Vec<Position> {
-        let end = Position::new(u64::MAX - 1, 0);
-        loop {
-            match self.broker.read(channel, end, FORK_SEARCH, 0).await {
-                Ok(newest) => return newest.entries.iter().filter_map(|entry| entry.fork).collect(),
-                Err(error) => tracing::debug!(%channel, %error, "history cannot be read yet"),
+        let (mut forks, mut looked_at, mut end) = (Vec::new(), 0, Position::new(u64::MAX - 1, 0));
+        while looked_at < FORK_SEARCH {
+            let room = self.budget.room(|| self.press()).await;
+            match self.read_once(channel, end, self.page.entries, 0).await {
+                Ok(page) => {
+                    looked_at += page.entries.len();
+                    forks.extend(page.entries.iter().rev().filter_map(|entry| entry.fork));
+                    match page.entries.first() {
+                        Some(oldest) if page.entries.len() == self.page.entries && oldest.at.seq > 0 => {
+                            end = Position::new(oldest.at.micros, oldest.at.seq - 1);
+                        }
+                        _ => break,
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%channel, %error, "history cannot be read yet");
+                    drop(room);
+                    tokio::time::sleep(RETRY).await;
+                }
             }
-            tokio::time::sleep(RETRY).await;
         }
+        forks.reverse();
+        forks
     }
 }

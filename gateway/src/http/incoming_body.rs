@@ -1,0 +1,145 @@
+//! Bodies of requests: read within their limits, in time, and together within the memory that there is for them.
+
+use super::{App, pending::Seat, problem::Problem};
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{
+    Request,
+    body::Incoming,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH},
+};
+use std::{
+    error::Error,
+    ops::Deref,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// Memory for bodies that are being received or published, of all connections.
+pub(super) struct Memory {
+    most: usize,
+    held: AtomicUsize,
+}
+
+impl Memory {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, held: AtomicUsize::new(0) }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let take = |held: usize| Some(held + bytes).filter(|&sum| sum <= self.most);
+        self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    }
+}
+
+/// A body, and the memory that it takes until it is dropped.
+pub(super) struct Received<'a> {
+    bytes: BytesMut,
+    memory: &'a Memory,
+}
+
+impl<'a> Received<'a> {
+    fn new(memory: &'a Memory) -> Self {
+        Self { bytes: BytesMut::new(), memory }
+    }
+
+    /// Copies what has come: a piece of a larger buffer would hold all of it, however small.
+    fn push(&mut self, more: &[u8]) -> Result<(), Failure> {
+        if !self.memory.take(more.len()) {
+            return Err(Failure::NoMemory);
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(())
+    }
+}
+
+impl Deref for Received<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Received<'_> {
+    fn drop(&mut self) {
+        self.memory.held.fetch_sub(self.bytes.len(), Ordering::AcqRel);
+    }
+}
+
+enum Failure {
+    NoMemory,
+    Body(Box<dyn Error + Send + Sync>),
+}
+
+/// Reads a request's body.
+///
+/// # Errors
+/// When it has more than `most` bytes, does not come in time, or comes while others' bodies take all the memory.
+pub(super) async fn receive(app: &App, request: Request<Incoming>, most: usize) -> Result<Received<'_>, Problem> {
+    let too_large = || Problem::too_large(format!("the body has more than the {most} bytes that are allowed"));
+    if let Some(encoding) = request.headers().get(CONTENT_ENCODING)
+        && encoding.as_bytes() != b"identity"
+    {
+        return Err(Problem::unsupported("bodies are taken as they are: send no `Content-Encoding`"));
+    }
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > most as u64) {
+        return Err(too_large());
+    }
+    let seat = request.extensions().get::<Arc<Seat>>().cloned();
+    let mut reading = pin!(read(Limited::new(request.into_body(), most), &app.bodies));
+    // Most bodies are there with their heads, and need no timer.
+    let read = match reading.as_mut().now_or_never() {
+        Some(read) => Ok(read),
+        None => {
+            let _waiting = seat.as_ref().map(Seat::waiting);
+            tokio::time::timeout(app.config.http.body_timeout, reading).await
+        }
+    };
+    match read {
+        Err(_) => Err(Problem::timed_out("the body did not arrive in time")),
+        Ok(Err(Failure::NoMemory)) => {
+            app.metrics.publish_refused.with_label_values(&["memory"]).inc();
+            Err(Problem::overloaded("other requests' bodies take all of `limits.body_bytes` just now"))
+        }
+        Ok(Err(Failure::Body(error))) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(Failure::Body(error))) => Err(Problem::invalid_request(format!("the body could not be read: {error}"))),
+        Ok(Ok(received)) => Ok(received),
+    }
+}
+
+async fn read(mut body: Limited<Incoming>, memory: &Memory) -> Result<Received<'_>, Failure> {
+    let mut received = Received::new(memory);
+    while let Some(frame) = body.frame().await {
+        // Trailers mean nothing here.
+        if let Ok(data) = frame.map_err(Failure::Body)?.into_data() {
+            received.push(&data)?;
+        }
+    }
+    Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_taken_as_bytes_come_and_given_back_with_the_body() {
+        let memory = Memory::new(10);
+        let mut first = Received::new(&memory);
+        assert!(first.push(b"12345").is_ok() && first.push(b"678").is_ok());
+        let mut second = Received::new(&memory);
+        assert!(second.push(b"12").is_ok());
+        assert!(matches!(second.push(b"3"), Err(Failure::NoMemory)));
+        assert_eq!((&first[..], &second[..]), (&b"12345678"[..], &b"12"[..]));
+        drop(first);
+        assert!(second.push(b"3").is_ok());
+        drop(second);
+        assert_eq!(memory.held.load(Ordering::Acquire), 0);
+    }
+}
