@@ -56,7 +56,9 @@ pub struct Metrics {
     pub refused: IntCounterVec,
     pub publish_refused: IntCounterVec,
     pub messages: IntCounter,
+    pub problems: IntCounterVec,
     pub turned_away: IntCounterVec,
+    pub timed_out: IntCounterVec,
     pub tls_reloads: IntCounterVec,
     pub tls_expires: IntGauge,
     pub auth_failures: IntCounterVec,
@@ -131,6 +133,16 @@ impl Metrics {
             refused: make.counters(
                 "sse_refused_total",
                 "Streams refused for now, by reason; `accept`: connections that the kernel had no room for.",
+                &["reason"],
+            ),
+            problems: make.counters(
+                "sse_problems_total",
+                "Requests answered with a problem, by the last part of its type.",
+                &["type"],
+            ),
+            timed_out: make.counters(
+                "sse_connections_timed_out_total",
+                "Connections closed because a request's head did not come in time, or no next request.",
                 &["reason"],
             ),
             turned_away: make.counters(
@@ -269,6 +281,9 @@ impl Metrics {
         }
         for reason in ["missing", "invalid", "expired", "denied", "forbidden", "origin", "keys", "certificate"] {
             metrics.auth_failures.with_label_values(&[reason]);
+        }
+        for reason in ["head", "idle"] {
+            metrics.timed_out.with_label_values(&[reason]);
         }
         for reason in ["untrusted", "proxy_header", "tls"] {
             metrics.turned_away.with_label_values(&[reason]);

@@ -85,8 +85,9 @@ fn source(path: &str) -> String {
 /// Metrics with their types and labels, as a replica shows them.
 fn metrics() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let metrics = Metrics::new();
-    // A metric with labels is shown from its first value on, and this one has none at the start.
+    // A metric with labels is shown from its first value on, and these have none at the start.
     metrics.refused.with_label_values(&["draining"]).inc();
+    metrics.problems.with_label_values(&["too-large"]).inc();
     let text = String::from_utf8(metrics.render()).expect("UTF-8");
     let mut found = BTreeMap::new();
     for line in text.lines() {

@@ -49,6 +49,7 @@ async fn heads_that_never_end() {
     let siege = Siege::of("[http]\nheader_timeout = \"2s\"\n").await;
     drips(&siege, 300, "GET /events?channel=a HTTP/1.1\r\nHost: x\r\nX: ").await;
     drips(&siege, 300, "").await;
+    siege.gateway.wait_metric("sse_connections_timed_out_total", &["reason=\"head\""], 600.0).await;
     siege.lift().await;
 }
 
@@ -59,6 +60,7 @@ async fn bodies_that_never_end() {
     for answer in drips(&siege, 300, head).await {
         assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
     }
+    siege.gateway.wait_metric("sse_problems_total", &["type=\"request-timeout\""], 300.0).await;
     siege.lift().await;
 }
 

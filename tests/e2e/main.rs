@@ -6,6 +6,7 @@
 mod auth_jwks;
 mod auth_keys;
 mod auth_lifetime;
+mod auth_redis_acl;
 mod auth_rules;
 mod auth_tokens;
 mod browser;

@@ -8,7 +8,7 @@ use super::{
     arrival::{self, NOTSENT_LOWAT},
     body::Body,
     caller::Peer,
-    head_clock::{Clocked, HeadClock},
+    head_clock::{Clocked, HEAD, HeadClock},
     head_size,
     pending::{Seat, Seated},
     route, subscribe,
@@ -123,7 +123,10 @@ async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer, seat: &Arc<Seat>) -
             Ok(())
         }
         Ok(Err(error)) => Err(error.into()),
-        Err(_) => Ok(()),
+        Err(_) => {
+            app.metrics.timed_out.with_label_values(&[HEAD]).inc();
+            Ok(())
+        }
     }
 }
 
@@ -214,7 +217,10 @@ where
             ended?;
             Ok(None)
         }
-        () = clock.expired(app.config.http.header_timeout, app.config.http.idle_timeout) => Ok(None),
+        reason = clock.expired(app.config.http.header_timeout, app.config.http.idle_timeout) => {
+            app.metrics.timed_out.with_label_values(&[reason]).inc();
+            Ok(None)
+        }
     }
 }
 

@@ -22,6 +22,9 @@ const IN_HEAD: u64 = 1;
 const ANSWERING: u64 = 2;
 const STATE_BITS: u32 = 2;
 
+/// What a head that does not come is counted as.
+pub(super) const HEAD: &str = "head";
+
 /// See the module's documentation.
 pub(super) struct HeadClock {
     started: Instant,
@@ -64,14 +67,14 @@ impl HeadClock {
         self.enter(IDLE);
     }
 
-    /// Returns once a head has taken longer than `head`, or the connection has been idle for longer than `idle`.
-    pub(super) async fn expired(&self, head: Duration, idle: Duration) {
+    /// Answers what has taken too long, once something has: a head, `head`, or being idle, `idle`.
+    pub(super) async fn expired(&self, head: Duration, idle: Duration) -> &'static str {
         loop {
             let state = self.state.load(Ordering::Relaxed);
             let lasted = Duration::from_millis(self.now().saturating_sub(state >> STATE_BITS));
             let wait = match state & ((1 << STATE_BITS) - 1) {
-                IDLE if lasted >= idle => return,
-                IN_HEAD if lasted >= head => return,
+                IDLE if lasted >= idle => return "idle",
+                IN_HEAD if lasted >= head => return HEAD,
                 // A head may begin meanwhile.
                 IDLE => head.min(idle - lasted),
                 IN_HEAD => head - lasted,

@@ -23,6 +23,10 @@ pub struct Problem {
     pub allow: Option<&'static str>,
 }
 
+/// The last part of a problem's type, on the answer that tells of it.
+#[derive(Clone)]
+pub(super) struct ProblemType(pub(super) Box<str>);
+
 impl Problem {
     fn new(slug: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
         let kind = format!("urn:sluice:problem:{slug}").into();
@@ -126,6 +130,9 @@ impl Problem {
     pub(super) fn with_body(self, body: serde_json::Value) -> Response<Body> {
         let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = self.status();
+        if let Some(slug) = self.kind.rsplit(':').next() {
+            response.extensions_mut().insert(ProblemType(slug.into()));
+        }
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -6,7 +6,7 @@ use super::{
     caller::{Caller, Peer},
     connection::Transport,
     console, cors, counts, head_size, history,
-    problem::Problem,
+    problem::{Problem, ProblemType},
     publish,
     query::Query,
     subscribe,
@@ -101,6 +101,9 @@ pub(super) async fn answer(
         Some(resource) => handle(&app, transport, &peer, resource, request, counted).await,
     };
     let mut response = handled.unwrap_or_else(Problem::into_response);
+    if let Some(ProblemType(kind)) = response.extensions().get() {
+        app.metrics.problems.with_label_values(&[kind]).inc();
+    }
     if version <= hyper::Version::HTTP_11 && leaves_body_unread(response.status()) {
         // What is left of the body ends the connection: a client that keeps connections must know.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
