@@ -249,6 +249,12 @@ impl Hub {
         subscribers
     }
 
+    /// Tasks of the runtime that serves everything but the admin port.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.runtime.metrics().num_alive_tasks()
+    }
+
     /// Shards that have not turned for `long`.
     #[must_use]
     pub fn stuck_shards(&self, long: Duration) -> Vec<usize> {

@@ -74,6 +74,7 @@ pub struct Metrics {
     pub published_http: IntCounter,
     pub received: IntCounter,
     pub invalid_messages: IntCounter,
+    pub tasks: IntGauge,
     pub channels_active: IntGauge,
     pub delivery: DeliveryHistogram,
     pub publish_seconds: Histogram,
@@ -204,6 +205,7 @@ impl Metrics {
                 "sse_invalid_messages_total",
                 "Messages on subscribed channels that could not be read as events.",
             ),
+            tasks: make.gauge("sse_tasks", "Asynchronous tasks of the process."),
             channels_active: make.gauge("sse_channels_active", "Channels that this replica is subscribed to."),
             publish_seconds: make.histogram(
                 "sse_publish_seconds",

@@ -36,6 +36,7 @@ struct Figures {
     files: f64,
     streams: f64,
     channels: f64,
+    tasks: f64,
 }
 
 impl Figures {
@@ -46,6 +47,7 @@ impl Figures {
             files: metric("process_open_fds").await,
             streams: metric("sse_connections_active").await,
             channels: metric("sse_channels_active").await,
+            tasks: metric("sse_tasks").await,
         }
     }
 }
@@ -102,7 +104,8 @@ impl Siege {
         let is_as_before = async || {
             let now = Figures::of(&self.gateway).await;
             let same = now.streams == self.before.streams && now.channels == self.before.channels;
-            (same && now.files <= self.before.files + KEPT).then_some(())
+            let few_more = now.files <= self.before.files + KEPT && now.tasks <= self.before.tasks + KEPT;
+            (same && few_more).then_some(())
         };
         wait::until(&format!("all is as before: {:?}", self.before), is_as_before).await;
         let last = self.published.load(Ordering::Acquire);

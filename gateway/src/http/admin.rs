@@ -93,6 +93,7 @@ fn answer(app: &App, lifecycle: &Lifecycle, request: &Request<Incoming>) -> Resp
             Problem::method_not_allowed("GET, HEAD").into_response()
         }
         "/metrics" => {
+            app.metrics.tasks.set(i64::try_from(app.hub.tasks()).unwrap_or(i64::MAX));
             let mut response = Response::new(Body::from(app.metrics.render()));
             let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, kind);
