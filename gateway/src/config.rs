@@ -86,6 +86,7 @@ impl Config {
             checks::across(&config, &mut problems);
             checks::exposure(&config, &mut problems);
             tls::check(&config.tls, &mut problems);
+            checks::advice(&config, &mut warnings);
         }
         problems.into_result(Loaded { config, warnings })
     }

@@ -149,15 +149,16 @@ fn banner(config: &Config, listeners: &Listeners) -> anyhow::Result<()> {
     } else {
         "by tokens and keys, and by what [[channel]] rules give to anyone"
     };
+    let scheme = if config.tls.certificate.is_some() { "https" } else { "http" };
     let console = if config.console.unwrap_or(open) {
-        format!("http://{public}/")
+        format!("{scheme}://{public}/")
     } else {
         "off, as keys are configured (console = true shows it)".to_owned()
     };
     let text = format!(
         "sluice-gateway {}\n\
          console  {console}\n\
-         events   http://{public}/events?channel=news\n\
+         events   {scheme}://{public}/events?channel=news\n\
          admin    http://{admin}/metrics\n\
          broker   {broker}\n\
          access   {access}\n",

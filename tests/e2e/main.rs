@@ -1,6 +1,7 @@
 //! What Sluice promises, tried from outside with real processes. Each test is named by its promise.
 //!
-//! `auth_*` modules try who may do what; `one_*` modules run one gateway with the embedded broker; `cluster_*` modules run several with a Redis, behind nginx;
+//! `auth_*` modules try who may do what; `edge_*` modules what stands before HTTP: TLS, proxies, the admin port's door;
+//! `one_*` modules run one gateway with the embedded broker; `cluster_*` modules run several with a Redis, behind nginx;
 //! `resume_*` and `chaos_*` modules try the promise that nothing is lost and nothing doubled.
 
 mod auth_jwks;
@@ -23,6 +24,13 @@ mod cluster_redis_away;
 mod cluster_replica_killed;
 mod cluster_subscriptions;
 mod dependencies;
+mod edge_admin;
+mod edge_certificates;
+mod edge_forwarded;
+mod edge_heads;
+mod edge_proxy_protocol;
+mod edge_tls;
+mod edge_tls_reload;
 mod limits;
 mod limits_bodies;
 mod limits_channels;

@@ -91,13 +91,13 @@ async fn a_page_of_any_origin_may_subscribe_and_publish_until_origins_are_listed
         let asked = [
             ORIGIN,
             ("access-control-request-method", method),
-            ("access-control-request-headers", "content-type,idempotency-key,last-event-id,authorization"),
+            ("access-control-request-headers", "content-type,idempotency-key,last-event-id,authorization,x-api-key"),
         ];
         let answer = gateway.http.send("OPTIONS", path, &asked, "").await;
         assert_eq!(answer.status, 204, "{path}: {}", answer.text());
         assert_eq!(answer.header("access-control-allow-origin"), "*");
         assert!(allows(&answer, "access-control-allow-methods", method), "{:?}", answer.headers);
-        for header in ["content-type", "idempotency-key", "last-event-id"] {
+        for header in ["content-type", "idempotency-key", "last-event-id", "authorization", "x-api-key"] {
             assert!(allows(&answer, "access-control-allow-headers", header), "{header}: {:?}", answer.headers);
         }
     }

@@ -1,4 +1,4 @@
-//! An event-stream client on a bare TCP connection, light enough to run by the thousand in one process.
+//! An event-stream client on a bare TCP connection, or on TLS, light enough to run by the thousand in one process.
 //!
 //! [`Client::once`] keeps to one connection and records how it ends. [`Client::event_source`] does what browsers do (HTML
 //! standard, section 9.2.3): it reconnects with `Last-Event-ID` after the time that `retry:` names, and gives up for
@@ -6,18 +6,21 @@
 //! that a test asks for is decoded.
 
 use crate::{chunked::Chunked, decoder::Decoder, wait::PATIENCE};
+use rustls::{ClientConfig, pki_types::ServerName};
 use sluice_cli::sse::{Event, Parser};
 use std::{
     io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::watch,
     task::JoinHandle,
 };
+use tokio_rustls::TlsConnector;
 
 /// Until a `retry:` has come.
 const DEFAULT_RETRY: Duration = Duration::from_millis(500);
@@ -33,12 +36,17 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// Whether to keep the body's bytes, for tests that look at them.
     pub keep_body: bool,
+    /// What a proxy sends before everything else.
+    pub announcement: Vec<u8>,
+    /// Over TLS, as a client that trusts and presents these.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 impl Request {
     #[must_use]
     pub fn new(address: SocketAddr, target: &str) -> Self {
-        Self { address, target: target.to_owned(), headers: Vec::new(), keep_body: false }
+        let target = target.to_owned();
+        Self { address, target, headers: Vec::new(), keep_body: false, announcement: Vec::new(), tls: None }
     }
 
     #[must_use]
@@ -59,6 +67,34 @@ impl Request {
         self
     }
 
+    #[must_use]
+    pub fn announced(mut self, announcement: Vec<u8>) -> Self {
+        self.announcement = announcement;
+        self
+    }
+
+    #[must_use]
+    pub fn over_tls(mut self, config: impl Into<Arc<ClientConfig>>) -> Self {
+        self.tls = Some(config.into());
+        self
+    }
+
+    /// A connection on which the request can be sent.
+    ///
+    /// # Errors
+    /// When it cannot be made, or the handshake fails.
+    pub async fn connect(&self) -> io::Result<Box<dyn Connected>> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        stream.write_all(&self.announcement).await?;
+        Ok(match &self.tls {
+            Some(config) => {
+                let name = ServerName::from(self.address.ip());
+                Box::new(TlsConnector::from(Arc::clone(config)).connect(name, stream).await?)
+            }
+            None => Box::new(stream),
+        })
+    }
+
     /// The request's bytes; `last_event_id` as the standard has it, only if it is not empty.
     #[must_use]
     pub fn bytes(&self, last_event_id: &str) -> Vec<u8> {
@@ -76,6 +112,11 @@ impl Request {
         text.into_bytes()
     }
 }
+
+/// A connection, with or without TLS.
+pub trait Connected: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connected for T {}
 
 /// An answer's head.
 #[derive(Debug, Clone, Default)]
@@ -270,7 +311,7 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     async fn run(&self) -> io::Result<End> {
-        let mut stream = TcpStream::connect(self.request.address).await?;
+        let mut stream = self.request.connect().await?;
         let last_event_id = self.log.borrow().last_event_id.clone();
         stream.write_all(&self.request.bytes(&last_event_id)).await?;
         let mut buffer = Vec::with_capacity(READ_BYTES);

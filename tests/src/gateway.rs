@@ -5,6 +5,7 @@ use crate::{
     http::Http,
     ports,
     process::{Process, binary, directory},
+    tls::{self, Authority},
     wait,
 };
 use serde_json::Value;
@@ -70,6 +71,21 @@ impl Gateway {
         let gateway = Self::spawn_in(directory, options);
         gateway.wait_ready(wait::PATIENCE).await;
         gateway
+    }
+
+    /// One that speaks TLS with a certificate of this authority. Its own requests do too, those to the admin port aside;
+    /// streams as a test has them.
+    pub async fn start_secure(config: &str, authority: &Authority) -> Self {
+        let options = Options { config: format!("{config}{}", tls::SERVED), ..Options::default() };
+        let mut gateway = Self::start_beside(options, |directory| authority.server().write(directory)).await;
+        gateway.http = tls::http(gateway.address, authority, None);
+        gateway
+    }
+
+    /// Where the files beside its settings file are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Starts it without waiting.

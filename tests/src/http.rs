@@ -60,9 +60,22 @@ impl Http {
     /// When no client can be made.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        let builder = Client::builder().no_proxy().tls_certs_only([]).timeout(PATIENCE);
-        let client = builder.redirect(reqwest::redirect::Policy::none()).build().expect("a client");
-        Self { base: format!("http://{address}"), client }
+        Self::with(Self::builder().tls_certs_only([]), &format!("http://{address}"))
+    }
+
+    /// What every client here has.
+    #[must_use]
+    pub fn builder() -> reqwest::ClientBuilder {
+        Client::builder().no_proxy().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none())
+    }
+
+    /// A client made otherwise, and what stands before its paths.
+    ///
+    /// # Panics
+    /// When no client can be made.
+    #[must_use]
+    pub fn with(builder: reqwest::ClientBuilder, base: &str) -> Self {
+        Self { base: base.to_owned(), client: builder.build().expect("a client") }
     }
 
     /// # Errors

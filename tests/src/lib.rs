@@ -6,6 +6,7 @@
 //!
 //! It knows nothing of the gateway's code: only its command line, its ports and its HTTP surface.
 
+pub mod announce;
 pub mod browser;
 pub mod chaos;
 pub mod check;
@@ -13,6 +14,7 @@ pub mod chunked;
 pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod curl;
 pub mod decoder;
 pub mod follower;
 pub mod gateway;
@@ -24,5 +26,6 @@ pub mod process;
 pub mod proxy;
 pub mod publisher;
 pub mod redis;
+pub mod tls;
 pub mod token;
 pub mod wait;

@@ -117,6 +117,18 @@ pub(super) fn exposure(config: &Config, problems: &mut Problems) {
     }
 }
 
+/// What may be meant, and is better said than found out.
+pub(super) fn advice(config: &Config, warnings: &mut Vec<String>) {
+    let proxy = &config.proxy;
+    if proxy.protocol && proxy.trusted.is_empty() {
+        warnings.push(
+            "proxy.protocol = true without proxy.trusted: whoever can connect may say that it is anybody; name the \
+             proxies' networks, or see to it that only they can connect"
+                .to_owned(),
+        );
+    }
+}
+
 fn is_loopback(address: SocketAddr) -> bool {
     match address.ip() {
         IpAddr::V4(ip) => ip.is_loopback(),

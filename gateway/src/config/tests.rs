@@ -178,7 +178,7 @@ fn every_key_can_be_set_by_file_environment_and_flag() {
                 continue;
             }
             let loaded = Config::load(&sources).unwrap_or_else(|error| panic!("{path}: {error}"));
-            assert!(loaded.warnings.is_empty());
+            assert_eq!(loaded.warnings.is_empty(), path != "proxy.protocol", "{:?}", loaded.warnings);
             let json = loaded.config.to_json();
             assert_ne!(at(&json, &path), at(&before, &path), "{path}");
             seen.push(loaded.config);

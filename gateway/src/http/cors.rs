@@ -36,7 +36,9 @@ pub(super) fn add_preflight(answer: &mut HeaderMap, methods: &'static str) {
     answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
     answer.insert(
         ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("Accept, Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID"),
+        HeaderValue::from_static(
+            "Accept, Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key",
+        ),
     );
     answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
 }
