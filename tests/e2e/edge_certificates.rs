@@ -10,9 +10,12 @@ use sluice_tests::{
     tls::{self, Authority, CLIENT_CA, Pair, SERVED, replace, rustls_builder},
     wait,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -146,6 +149,22 @@ async fn a_ticket_carries_no_certificate_past_the_authority_that_signed_it() {
     assert_eq!(publish(&gateway, &trusted).await, (HandshakeKind::Full, 403));
     let known = tls::http(gateway.address, &servers, Some(&next.client("shop")));
     assert_eq!(known.post("/channels/a/events", "x").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_ticket_carries_no_certificate_past_its_end() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let gateway = start(&servers, &clients).await;
+    // Long enough for two handshakes.
+    let end = SystemTime::now() + Duration::from_secs(5);
+    let presenting = Presenting::new(&clients.client_until("shop", end));
+    let trusted = Arc::new(rustls_builder(&servers).with_client_cert_resolver(Arc::clone(&presenting) as _));
+    assert_eq!(publish(&gateway, &trusted).await, (HandshakeKind::Full, 200));
+    presenting.presents.store(false, Ordering::Relaxed);
+    assert_eq!(publish(&gateway, &trusted).await, (HandshakeKind::Resumed, 200));
+    let refused = async || (publish(&gateway, &trusted).await.1 == 403).then_some(());
+    wait::until("it has expired", refused).await;
+    assert!(SystemTime::now() > end, "and not before");
 }
 
 #[tokio::test]

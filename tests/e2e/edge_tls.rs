@@ -123,7 +123,7 @@ async fn a_reader_that_never_reads_is_bounded_and_cut_and_disturbs_nobody() {
     const MIB: f64 = 1024.0 * 1024.0;
     let authority = Authority::new();
     // Only the clock cuts: until then everything is kept that may be.
-    let config = "[stream]\nwrite_timeout = \"5s\"\n[outbox]\nmax_bytes = \"64KiB\"\n\
+    let config = "[stream]\nwrite_timeout = \"10s\"\n[outbox]\nmax_bytes = \"64KiB\"\n\
                   [hub]\ntail_bytes = \"32KiB\"\n\
                   [[channel]]\nmatch = \"bulk\"\nhistory = { size = 10 }\nslow = \"drop-oldest\"\n";
     let gateway = Gateway::start_secure(config, &authority).await;

@@ -6,7 +6,13 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use std::{fmt, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 /// What a gateway's own certificate and key are called beside its settings file.
 pub const CERTIFICATE: &str = "tls.crt";
@@ -64,7 +70,17 @@ impl Authority {
     /// When none can be made.
     #[must_use]
     pub fn client(&self, name: &str) -> Pair {
+        self.client_until(name, SystemTime::now() + Duration::from_secs(3600))
+    }
+
+    /// The same, whose certificate is valid until then.
+    ///
+    /// # Panics
+    /// When none can be made.
+    #[must_use]
+    pub fn client_until(&self, name: &str, end: SystemTime) -> Pair {
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        params.not_after = end.into();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.signed(params)
     }

@@ -38,7 +38,8 @@ struct InForce {
 pub struct Handshake {
     /// Whether the client speaks HTTP/2.
     pub is_http2: bool,
-    /// The client's certificate, if it presented one: it was verified then.
+    /// The client's certificate, if it presented one, now or before the ticket that it came back with: it was verified
+    /// then, and has not expired since.
     pub certificate: Option<Certificate>,
 }
 
@@ -73,7 +74,9 @@ impl Tls {
         };
         let stream = Box::new(TlsAcceptor::from(config).accept(stream).await?);
         let session = stream.get_ref().1;
-        let presented = session.peer_certificates().and_then(<[_]>::first);
+        // Who comes back with a ticket is not verified again, and one ticket leads to the next.
+        let is_valid = |certificate: &&_| !certificate::has_expired(certificate);
+        let presented = session.peer_certificates().and_then(<[_]>::first).filter(is_valid);
         let handshake =
             Handshake { is_http2: session.alpn_protocol() == Some(HTTP2), certificate: presented.map(Certificate::of) };
         Ok((stream, handshake))

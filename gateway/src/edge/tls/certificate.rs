@@ -1,7 +1,7 @@
 //! What a certificate says of whoever presents it.
 
 use rustls_pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 /// A client's certificate, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,11 @@ impl Certificate {
 /// Until when a certificate is valid, in seconds since 1970.
 pub(super) fn expires(der: &CertificateDer<'_>) -> Option<i64> {
     X509Certificate::from_der(der).ok().map(|(_, read)| read.validity().not_after.timestamp())
+}
+
+/// Whether its time is over.
+pub(super) fn has_expired(der: &CertificateDer<'_>) -> bool {
+    expires(der).is_some_and(|expires| expires < ASN1Time::now().timestamp())
 }
 
 fn name(certificate: &X509Certificate<'_>) -> String {
