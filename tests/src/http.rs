@@ -64,7 +64,6 @@ impl Http {
     }
 
     /// What every client here has.
-    #[must_use]
     pub fn builder() -> reqwest::ClientBuilder {
         Client::builder().no_proxy().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none())
     }
