@@ -1,14 +1,15 @@
 //! Many subscribers of one shard: nobody is left out of a pass that takes several turns, and nobody waits for one.
 
 mod crowd;
+mod gate;
 
 use crowd::{Crowd, take};
+use gate::Gate;
 use sluice_gateway::sse::outbox::OutboxBody;
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc,
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Wake, Waker},
     time::Duration,
@@ -26,20 +27,6 @@ struct Turn {
 impl Wake for Turn {
     fn wake(self: Arc<Self>) {
         self.place.store(self.count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-    }
-}
-
-/// Holds the shard up as soon as it gives this subscriber something, until it is let go.
-struct Gate {
-    reached: AtomicBool,
-    released: Mutex<mpsc::Receiver<()>>,
-}
-
-impl Wake for Gate {
-    fn wake(self: Arc<Self>) {
-        self.reached.store(true, Ordering::SeqCst);
-        // An error is a test that failed and let go of its end.
-        let _ = self.released.lock().expect("not poisoned").recv();
     }
 }
 
@@ -72,16 +59,14 @@ async fn a_channel_with_one_subscriber_does_not_wait_for_one_with_thousands() {
     let waker = Waker::from(Arc::clone(&noted));
     assert!(take(&mut one, &mut Context::from_waker(&waker)).is_none());
 
-    let (release, released) = mpsc::channel();
-    let gate = Arc::new(Gate { reached: AtomicBool::new(false), released: Mutex::new(released) });
-    let waker = Waker::from(Arc::clone(&gate));
-    assert!(take(&mut gated, &mut Context::from_waker(&waker)).is_none());
+    let (gate, release) = Gate::new();
+    assert!(take(&mut gated, &mut Context::from_waker(&gate.waker())).is_none());
 
     // Both events are there before the shard goes on, in the order that is worse for the one. Whoever publishes may serve
     // the shard, and is then held up with it.
     let holds_up = Arc::clone(&crowd);
     let held = tokio::spawn(async move { holds_up.publish(&["gate"], b"stop here").await });
-    until("the shard stands", || gate.reached.load(Ordering::SeqCst)).await;
+    until("the shard stands", || gate.is_reached()).await;
     crowd.publish(&["many", "one"], b"to both").await;
     release.send(()).expect("the shard stands");
     held.await.expect("published");

@@ -5,10 +5,13 @@
 //! Every run has a seed, printed when it fails; the threads' timing is not part of it.
 
 mod flaky;
+#[path = "../fanout/gate.rs"]
+mod gate;
 #[path = "../../src/sse/compress/testing.rs"]
 mod reader;
 mod world;
 
+use gate::Gate;
 use sluice_gateway::{
     broker::{Broker, Publish},
     event::Event,
@@ -193,6 +196,55 @@ async fn a_client_that_is_ahead_of_its_replica_gets_nothing_up_to_where_it_stand
     read_until(&mut live, &mut behind, |seen| seen.is_whole("c0", 11)).await;
     assert_eq!((seen.numbers["c0"].as_slice(), seen.gaps.len()), (&[9, 10, 11][..], 0));
     assert_eq!(behind.gaps.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_ahead_of_a_shard_that_then_misses_more_misses_nothing() {
+    let world = World::new(1, 16);
+    world.broker.relay.calm.store(true, Ordering::SeqCst);
+    let mut live = world.connect(&[0], None).await.expect("let in");
+    let mut gated = world.connect(&[1], None).await.expect("let in");
+    world.publish(0).await;
+    let mut behind = Seen::default();
+    read_until(&mut live, &mut behind, |seen| seen.is_whole("c0", 1)).await;
+
+    // This replica hears nothing of 2 to 40; the client has 2 from another, and is sent the rest from history.
+    world.broker.relay.cut.store(true, Ordering::SeqCst);
+    let second = world.publish(0).await;
+    for _ in 3..=40 {
+        world.publish(0).await;
+    }
+    let mut cursor = CursorWriter::default();
+    cursor.add(&world.channels[0], second, false);
+    let mut ahead = world.connect(&[0], cursor.finish().as_deref()).await.expect("let in");
+    let mut seen = Seen::default();
+    read_until(&mut ahead, &mut seen, |seen| seen.is_whole("c0", 40)).await;
+    world.broker.relay.cut.store(false, Ordering::SeqCst);
+
+    // The shard stands while the feed finds what it missed, of which the queue takes a part, and while more comes than the
+    // feed remembers.
+    let (gate, release) = Gate::new();
+    gated.wakes(&gate.waker());
+    let held = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.publish(1).await })
+    };
+    until("the shard stands", || gate.is_reached()).await;
+    let reads = || world.metrics.history_read_seconds.get_sample_count();
+    let before = reads();
+    world.broker.cut().await;
+    // Seven at a time.
+    until("the feed has read them", || reads() >= before + 39_u64.div_ceil(7)).await;
+    for _ in 41..=240 {
+        world.publish(0).await;
+    }
+    assert!(world.metrics.queue_overflows.get() > 0, "the queue was never full");
+    release.send(()).expect("the shard stands");
+    held.await.expect("published");
+    for (stream, seen) in [(&mut ahead, &mut seen), (&mut live, &mut behind)] {
+        read_until(stream, seen, |seen| seen.numbers["c0"].last() == Some(&240)).await;
+        assert!(seen.is_whole("c0", 240) && seen.gaps.is_empty(), "{} {:?}", seen.breaks("c0"), seen.gaps);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::body::Body;
 use sluice_gateway::{
     broker::{Broker, Publish, Rules, Sink, memory::MemoryBroker},
     channel::Channel,
@@ -26,10 +27,12 @@ use sluice_gateway::{
 };
 use std::{
     collections::HashMap,
+    pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -40,6 +43,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Has `waker` woken by what comes next, of which nothing has come yet.
+    pub(crate) fn wakes(&mut self, waker: &Waker) {
+        let mut context = Context::from_waker(waker);
+        while Pin::new(&mut self.body).poll_frame(&mut context).is_ready() {}
+    }
+
     /// The text of what comes next, whole blocks always; `None` at the end.
     async fn next(&mut self) -> Option<String> {
         let frame = self.body.frame().await?.expect("no error");

@@ -268,18 +268,25 @@ impl Shard {
         } else if tail.last != Some(last) {
             let stands: Vec<_> =
                 channel.subscribers.iter().map(|s| (s.connection, s.link, channel.stands(s.next))).collect();
-            channel.restart(true, tail.base);
+            let base = tail.base;
+            channel.restart(true, base);
             tail.frames.into_iter().for_each(|frame| channel.push(frame, stamp));
             for (connection, nth, stands) in stands {
                 let Some(connection) = self.connections.get_mut(connection as usize) else { continue };
                 let key = connection.key;
                 let link = &mut connection.links[usize::from(nth)];
-                if let (Progress::Live, Some(stands)) = (&link.progress, stands) {
-                    self.streams[key.index as usize].leave_chain();
-                    link.at = stands;
-                    link.progress = Progress::Replay(Box::default());
-                    self.serve_alone(key);
-                }
+                let at = match (&link.progress, stands) {
+                    // What was kept back for it is in the history too, and what it should be told is not missing then.
+                    (Progress::Live, Some(_)) if link.held.take().is_some() => link.at,
+                    (Progress::Live, Some(stands)) => stands,
+                    // It was sent more elsewhere than this shard had, but not up to where the ring begins now.
+                    (Progress::Floor(floor), _) if floor.seq < base.seq => link.at,
+                    _ => continue,
+                };
+                self.streams[key.index as usize].leave_chain();
+                link.at = at;
+                link.progress = Progress::Replay(Box::default());
+                self.serve_alone(key);
             }
         }
         let channel = &mut self.channels[index as usize];
