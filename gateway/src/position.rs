@@ -34,7 +34,8 @@ impl Position {
     /// again with other times.
     #[must_use]
     pub const fn is_followed_by(self, next: Self, prev: u64) -> bool {
-        next.seq == self.seq + 1 && prev == self.micros
+        // Anybody may make up the highest number there is, which no other follows.
+        next.seq != 0 && next.seq - 1 == self.seq && prev == self.micros
     }
 }
 
@@ -90,5 +91,6 @@ mod tests {
         assert!(last.is_followed_by(Position::new(200, 8), 100));
         assert!(!last.is_followed_by(Position::new(200, 8), 99));
         assert!(!last.is_followed_by(Position::new(200, 9), 100));
+        assert!(!Position::new(100, u64::MAX).is_followed_by(Position::new(200, 0), 100));
     }
 }

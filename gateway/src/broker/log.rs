@@ -54,10 +54,12 @@ pub fn locate<L: Link>(run: &[L], place: Position) -> Located {
     let (Some(first), Some(last)) = (run.first().map(Link::link), run.last().map(Link::link)) else {
         return Located::Beyond;
     };
-    if place.seq + 1 < first.0.seq {
+    // A client may say that it stands at the highest number there is: nothing is after that.
+    let next = place.seq.saturating_add(1);
+    if next < first.0.seq {
         return Located::Before;
     }
-    if place.seq + 1 == first.0.seq {
+    if next == first.0.seq && place.seq != next {
         return if place.micros == first.1 { Located::At(0) } else { Located::Forked };
     }
     if place.seq > last.0.seq {
@@ -91,6 +93,7 @@ mod tests {
         assert_eq!(locate(&run, Position::new(41, 4)), Located::Forked);
         assert_eq!(locate(&run, Position::new(50, 5)), Located::At(3));
         assert_eq!(locate(&run, Position::new(60, 6)), Located::Beyond);
+        assert_eq!(locate(&run, Position::new(60, u64::MAX)), Located::Beyond);
         assert_eq!(locate::<Plain>(&[], Position::new(60, 6)), Located::Beyond);
     }
 }

@@ -344,8 +344,8 @@ impl Feed {
             None => page.last == self.last,
         };
         if !continuous {
-            let next = entries.first().map_or(page.last.seq + 1, |first| first.at.seq);
-            if next <= self.last.seq + 1 {
+            let next = entries.first().map_or(page.last.seq.saturating_add(1), |first| first.at.seq);
+            if next <= self.last.seq.saturating_add(1) {
                 if !proven {
                     return Repaired::Doubtful;
                 }

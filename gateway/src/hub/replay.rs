@@ -340,7 +340,7 @@ impl Kept {
             if let Some(last) = last
                 && !last.is_followed_by(*at, *prev)
             {
-                let reason = if at.seq > last.seq + 1 { GapReason::Trimmed } else { GapReason::Reset };
+                let reason = if at.seq > last.seq.saturating_add(1) { GapReason::Trimmed } else { GapReason::Reset };
                 let to = Position::new(*prev, at.seq.saturating_sub(1));
                 frames.push(Arc::new(Frame::gap(channel.clone(), reason, Some(last), Some(to))));
                 links.push(Chain(to, last.micros));
