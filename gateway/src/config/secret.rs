@@ -94,6 +94,10 @@ fn hide(url: &str) -> String {
     let Some(mut parsed) = redis::parse_redis_url(url) else {
         return "(hidden)".to_owned();
     };
+    // A password with a slash or a hash in it that is not escaped ends the host, and stands in what follows.
+    if parsed.path().contains('@') || parsed.fragment().is_some() {
+        return "(hidden)".to_owned();
+    }
     // A URL without a host can hold no user info, and refuses this.
     if parsed.password().is_some() && parsed.set_password(Some(HIDDEN)).is_err() {
         return "(hidden)".to_owned();
@@ -201,6 +205,9 @@ mod tests {
             assert_eq!(secret.expose(), url);
         }
         assert_eq!(SecretUrl::new("redis://db:6379/1").expect("a URL").to_string(), "redis://db:6379/1");
+        for misread in ["redis://user:6379/hunter2@db", "redis://user:12#hunter2@db", "redis://user:1/x#hunter2@db"] {
+            assert!(!hide(misread).contains("hunter2"), "{misread}");
+        }
         for wrong in ["hunter2", "http://:hunter2@db", "redis://:hunter2@db/x", "redis://:hunter2@0.0.0.0", ""] {
             let error = SecretUrl::new(wrong).expect_err(wrong).to_string();
             assert!(!error.contains("hunter2") && !hide(wrong).contains("hunter2"), "{error}");
