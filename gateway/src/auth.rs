@@ -10,6 +10,8 @@ pub mod denied;
 mod jwks;
 pub mod key;
 mod keyring;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod promises;
 mod token;
 
 use crate::{

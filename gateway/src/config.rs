@@ -11,6 +11,8 @@ mod checks;
 mod layers;
 mod lists;
 mod problems;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod promises;
 mod rate;
 mod reference;
 mod secret;

@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod admin;
 mod arrival;
+mod asked;
 mod body;
 mod caller;
 mod connection;
@@ -21,6 +22,8 @@ mod negotiate;
 mod pending;
 mod poll;
 pub mod problem;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod promises;
 mod publish;
 mod query;
 mod rates;

@@ -8,6 +8,8 @@ mod admission;
 pub mod cluster;
 pub mod connection;
 mod feed;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod promises;
 mod queue;
 mod replay;
 mod shard;

@@ -24,5 +24,8 @@ pub mod hub;
 pub mod lifecycle;
 pub mod metrics;
 pub mod position;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod promises;
 pub mod server;
 pub mod sse;

@@ -5,6 +5,9 @@
 //! reconnects makes a new parser with [`Parser::resuming`].
 
 mod lines;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod promises;
 
 pub(crate) use lines::LineEnds;
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A token may be as long as this. Signing keys make 700 bytes of it at the most.
-const MAX_BYTES: usize = 8 * 1024;
+pub(super) const MAX_BYTES: usize = 8 * 1024;
 /// Later than any clock of ours: what is beyond is no time, but a mistake in the unit.
 const MAX_SECONDS: f64 = 253_402_300_800.0;
 

@@ -167,13 +167,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_a_panic(payload in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut marked = vec![MARK, VERSION];
-            marked.extend_from_slice(&payload);
-            let _ = (decode(payload.into(), 100), decode(marked.into(), 100));
-        }
-
-        #[test]
         fn what_is_written_is_read(micros in 0u64..1 << 53, seq in 1u64.., prev in any::<u64>(), kind in "[^\r\n\0]{0,9}", data in ".*") {
             let event = Event::new(Some(&kind), data.into()).expect("valid");
             let position = Position::new(micros, seq);

@@ -11,6 +11,8 @@ mod lane;
 mod library;
 mod link;
 pub mod names;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod promises;
 mod scripts;
 
 use super::{Accepted, BoxFuture, Broker, Ends, Publish, Rules, Since, Sink, Top, Unavailable, log::Page};

@@ -42,6 +42,11 @@ impl Known {
         Self { sections, paths }
     }
 
+    #[cfg(test)]
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.paths.iter().map(String::as_str)
+    }
+
     fn has(&self, path: &str) -> bool {
         self.paths.iter().any(|known| known == path)
     }

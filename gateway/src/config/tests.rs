@@ -426,32 +426,6 @@ fn the_first_rule_that_matches_says_what_is_kept() {
     assert_eq!(config.history_of("$user.7"), None);
 }
 
-proptest::proptest! {
-    #![proptest_config(proptest::test_runner::Config::with_cases(300))]
-
-    #[test]
-    fn any_bytes_are_a_file_or_an_error(content: Vec<u8>) {
-        let _ = load_file(content);
-    }
-
-    /// Bytes that look like a file, so that they get past the parser.
-    #[test]
-    fn any_values_are_valid_or_an_error(
-        lines in proptest::collection::vec(
-            ("(redis\\.|stream\\.|channel\\.|\\[\\[channel\\]\\]\n|\\[hub\\]\n)?",
-             "(url|listen|match|history|shards|heartbeat|\"a\\[9{1,12}\\]\"|origins|[a-z_]{1,8})",
-             "(\"\\PC{0,12}\"|-?[0-9]{1,25}|0x[0-9a-f]{1,20}|1e[0-9]{1,4}|nan|\\{ (size|age) = [0-9]{1,3} \\}|\\[\\[\\{\\}\\]\\]|1979-05-27)"),
-            0..6),
-        env in "\\PC{0,20}|\\[\\{?.{0,10}",
-    ) {
-        let text: String = lines.iter().map(|(section, key, value)| format!("{section}{key} = {value}\n")).collect();
-        let file = file(text);
-        let env = all_keys().into_iter().map(|(path, _)| path).chain(["channel".to_owned()]).map(|path| (env_name(&path), env.clone()));
-        let _ = Config::load(&Sources { file: Some(file.path().to_owned()), ..Sources::default() });
-        let _ = Config::load(&Sources { file: Some(file.path().to_owned()), env: env.collect(), ..Sources::default() });
-    }
-}
-
 #[test]
 fn a_key_that_cannot_be_used_is_an_error_that_does_not_show_it() {
     for (keys, wrong) in [

@@ -199,25 +199,4 @@ mod tests {
         }
         assert!(take_split(&version_2(0x21, 0x11, &[0; MAX_BYTES - FIXED_BYTES]), 3).0.is_ok());
     }
-
-    proptest::proptest! {
-        #[test]
-        fn any_bytes_are_a_header_or_an_error(bytes: Vec<u8>, at in 0_usize..40) {
-            let _ = take_split(&bytes, at);
-        }
-
-        /// Bytes that get past the first look.
-        #[test]
-        fn any_bytes_after_a_good_beginning_are_a_header_or_an_error(
-            text in proptest::bool::ANY, command in 0x1F_u8..0x23, family: u8, length in 0_u16..300, rest: Vec<u8>,
-        ) {
-            let mut bytes = if text { TEXT.to_vec() } else { SIGNATURE.to_vec() };
-            if !text {
-                bytes.extend([command, family]);
-                bytes.extend(length.to_be_bytes());
-            }
-            bytes.extend(rest);
-            let _ = take_split(&bytes, 13);
-        }
-    }
 }

@@ -39,8 +39,9 @@ pub(super) async fn one(
     let event_type = query.one("event")?.map(str::to_owned);
     let idempotency_key = header_key(request.headers())?;
     // Kept as long as the history is, so without what its buffer has beside.
-    let data = Bytes::copy_from_slice(&receive(app, request, app.config.limits.event_bytes.get()).await?);
-    let event = checked_event(app, event_type.as_deref(), data)?;
+    let most = app.config.limits.event_bytes.get();
+    let data = Bytes::copy_from_slice(&receive(app, request, most).await?);
+    let event = checked_event(most, event_type.as_deref(), data)?;
     rates::event(app, &channel)?;
     let publish = Publish { channel: channel.clone(), event, idempotency_key };
     match accept(app, vec![publish]).await.pop() {
@@ -148,7 +149,7 @@ fn number_key(key: Option<&str>, nth: usize, alone: bool) -> Result<Option<Strin
 }
 
 /// The events of a request, still as text: what is wrong within one of them concerns only that one.
-fn split(body: &[u8], ndjson: bool) -> Result<Vec<&[u8]>, Problem> {
+pub(super) fn split(body: &[u8], ndjson: bool) -> Result<Vec<&[u8]>, Problem> {
     let lines =
         || body.split(|&b| b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect::<Vec<_>>();
     if ndjson {
@@ -172,48 +173,65 @@ fn split(body: &[u8], ndjson: bool) -> Result<Vec<&[u8]>, Problem> {
     }
 }
 
-/// Reads one event; with a problem comes the channel, as far as it is known.
+/// One event as its sender wrote it.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Item<'a> {
+    channel: String,
+    #[serde(default)]
+    event: Option<String>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+}
+
+impl<'a> Item<'a> {
+    pub(super) fn read(item: &'a [u8]) -> Result<(Channel, Self), ItemProblem> {
+        let text = std::str::from_utf8(item).map_err(|error| {
+            let detail = InvalidEvent::NotUtf8(error.valid_up_to()).to_string();
+            Box::new((None, Problem::invalid_event(detail)))
+        })?;
+        let item: Self = serde_json::from_str(text).map_err(|error| {
+            let named = serde_json::from_str::<Value>(text).ok();
+            let channel = named.and_then(|value| Some(value.get("channel")?.as_str()?.to_owned()));
+            let detail = format!("an event is {{\"channel\", \"event\", \"data\", \"idempotency_key\"}}: {error}");
+            Box::new((channel, Problem::invalid_event(detail)))
+        })?;
+        match Channel::new(&item.channel) {
+            Ok(channel) => Ok((channel, item)),
+            Err(error) => Err(Box::new((Some(item.channel), Problem::invalid_channel(error.to_string())))),
+        }
+    }
+
+    /// The event, with data of at most `most` bytes.
+    pub(super) fn event(&self, most: usize) -> Result<Event, Problem> {
+        let data = json_data(self.data).map_err(|error| Problem::invalid_event(error.to_string()))?;
+        checked_event(most, self.event.as_deref(), data)
+    }
+}
+
+/// What is wrong with one event, and its channel as far as it is known.
+type ItemProblem = Box<(Option<String>, Problem)>;
+
+/// Reads one event that `caller` may publish.
 fn parse_item(
     app: &App,
     caller: &Caller,
     item: &[u8],
     implied_key: impl FnOnce() -> Result<Option<String>, Problem>,
-) -> Result<Publish, Box<(Option<String>, Problem)>> {
-    let text = std::str::from_utf8(item).map_err(|error| {
-        let detail = InvalidEvent::NotUtf8(error.valid_up_to()).to_string();
-        Box::new((None, Problem::invalid_event(detail)))
-    })?;
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Item<'a> {
-        channel: String,
-        #[serde(default)]
-        event: Option<String>,
-        #[serde(borrow)]
-        data: &'a RawValue,
-        #[serde(default)]
-        idempotency_key: Option<String>,
-    }
-    let item: Item<'_> = serde_json::from_str(text).map_err(|error| {
-        let named = serde_json::from_str::<Value>(text).ok();
-        let channel = named.and_then(|value| Some(value.get("channel")?.as_str()?.to_owned()));
-        let detail = format!("an event is {{\"channel\", \"event\", \"data\", \"idempotency_key\"}}: {error}");
-        Box::new((channel, Problem::invalid_event(detail)))
-    })?;
-    let name = item.channel;
-    let wrong = |problem| Box::new((Some(name.clone()), problem));
-    let channel = Channel::new(&name).map_err(|error| wrong(Problem::invalid_channel(error.to_string())))?;
+) -> Result<Publish, ItemProblem> {
+    let (channel, mut item) = Item::read(item)?;
+    let wrong = |problem| Box::new((Some(channel.to_string()), problem));
     caller.may(app, Act::Publish, &channel).map_err(wrong)?;
-    let own_key = item.idempotency_key.map(checked_key).transpose().map_err(wrong)?;
+    let own_key = item.idempotency_key.take().map(checked_key).transpose().map_err(wrong)?;
     let idempotency_key = if own_key.is_some() { own_key } else { implied_key().map_err(wrong)? };
-    let data = json_data(item.data).map_err(|error| wrong(Problem::invalid_event(error.to_string())))?;
-    let event = checked_event(app, item.event.as_deref(), data).map_err(wrong)?;
+    let event = item.event(app.config.limits.event_bytes.get()).map_err(wrong)?;
     rates::event(app, &channel).map_err(wrong)?;
     Ok(Publish { channel, event, idempotency_key })
 }
 
-fn checked_event(app: &App, event_type: Option<&str>, data: Bytes) -> Result<Event, Problem> {
-    let most = app.config.limits.event_bytes.get();
+fn checked_event(most: usize, event_type: Option<&str>, data: Bytes) -> Result<Event, Problem> {
     if data.len() > most {
         return Err(Problem::too_large(format!("an event of {} bytes, where {most} are allowed", data.len())));
     }

@@ -21,7 +21,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 /// What a path stands for.
 #[derive(Debug, PartialEq, Eq)]
-enum Resource {
+pub(super) enum Resource {
     Console(String),
     Events,
     Broadcast,
@@ -35,7 +35,7 @@ enum Resource {
 
 impl Resource {
     /// A channel's name may hold slashes, escaped or as they are: what stands around it decides.
-    fn of(path: &str) -> Option<Self> {
+    pub(super) fn of(path: &str) -> Option<Self> {
         let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let resource = match path {
             "/" | "/console.js" | "/console.css" => Self::Console(path.to_owned()),
@@ -69,7 +69,7 @@ impl Resource {
         }
     }
 
-    fn methods(&self) -> &'static str {
+    pub(super) fn methods(&self) -> &'static str {
         match self {
             Self::Console(_) | Self::Channel(_) | Self::Connections => "GET, HEAD, OPTIONS",
             Self::Events => "GET, HEAD, POST, OPTIONS",

@@ -2,6 +2,7 @@
 
 use super::{
     App,
+    asked::{Asked, given_cursor},
     body::Body,
     caller::Caller,
     connection::{Handoff, Transport},
@@ -21,8 +22,6 @@ use crate::{
     },
     sse::{
         compress::{Encoding, Wire},
-        cursor::{Cursor, Found},
-        frame::Format,
         outbox,
     },
 };
@@ -33,7 +32,6 @@ use hyper::{
     header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, ORIGIN, VARY},
 };
 use std::{
-    borrow::Cow,
     sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
@@ -137,84 +135,21 @@ pub(super) fn open(
 }
 
 fn wanted(app: &App, caller: &Caller, headers: &HeaderMap, query: &Query) -> Result<Wanted, Problem> {
-    let form = negotiate::form(headers)?;
-    let greeting = match (form, query.switch("hello")?) {
-        (Form::Poll, _) => Greeting::Cursor,
-        (_, true) => Greeting::Hello,
-        (_, false) => Greeting::Plain,
-    };
-    let envelope = query.switch("envelope")?;
-    let heartbeat = match query.one("heartbeat")? {
-        None | Some("comment") => Heartbeat::Comment,
-        Some("event") => Heartbeat::Event,
-        Some(other) => {
-            return Err(Problem::invalid_request(format!("`heartbeat` is `event` or `comment`, not {other:?}")));
-        }
-    };
-    let since = query.since()?;
-    let cursor = given_cursor(headers, query)?.as_deref().map(Cursor::parse);
-    let start = |channel: &Channel| match cursor.as_ref().map(|cursor| cursor.find(channel)) {
-        Some(Found::At(position)) => Start::After(position),
-        Some(Found::Unreadable) => Start::Unreadable,
-        Some(Found::New) | None => since.map_or(Start::Live, Start::Since),
-    };
     let most = app.config.limits.channels_per_connection;
-    let mut channels: Vec<(Channel, Start)> = Vec::new();
-    for name in query.all("channel") {
-        let channel = Channel::new(name).map_err(|error| Problem::invalid_channel(error.to_string()))?;
-        if channel.is_reserved() && channel.as_str() != crate::channel::ALL {
-            return Err(Problem::forbidden(format!("{channel} is reserved: it is joined without being asked for")));
-        }
-        if channels.iter().any(|(known, _)| *known == channel) {
-            continue;
-        }
-        if channel.as_str() != crate::channel::ALL {
-            caller.may(app, Act::Read, &channel)?;
-        }
-        if channels.len() == most {
-            let asked = query.all("channel").count();
-            let detail = format!("{asked} channels in one stream, where {most} are allowed");
-            return Err(Problem::invalid_request(detail));
-        }
-        let start = start(&channel);
-        channels.push((channel, start));
-    }
-    for channel in joined(&caller.identity) {
-        if !channels.iter().any(|(known, _)| *known == channel) {
-            let start = start(&channel);
-            channels.push((channel, start));
-        }
-    }
-    if channels.is_empty() {
-        return Err(Problem::invalid_channel("name at least one channel, as in /events?channel=news"));
-    }
+    let asked = Asked::of(headers, query, &caller.identity, most, |channel| caller.may(app, Act::Read, channel))?;
     if caller.identity.expires.is_some_and(|expires| expires <= SystemTime::now()) {
         // A stream ends when its token does, so it does not begin after that, however clocks may differ.
         return Err(Problem::invalid_token("the token has expired"));
     }
+    let Asked { form, format, heartbeat, greeting, mut channels } = asked;
     let id = app.connection_id();
-    if !channels.iter().any(|(channel, _)| channel.as_str() == crate::channel::ALL) {
-        channels.push((Channel::all(), Start::Live));
-    }
     if greeting == Greeting::Hello {
         // Nobody else is told the id, so nobody could publish to it.
         channels.push((Channel::of_connection(&id), Start::Live));
     }
-    let format = match (form, envelope) {
-        (Form::Sse, false) => Format::Sse,
-        (Form::Sse, true) => Format::Envelope,
-        (Form::Ndjson | Form::Poll, _) => Format::Ndjson,
-    };
     let encoding = if may_compress(app, form) { negotiate::encoding(headers) } else { Encoding::Identity };
     let wire = Wire::new(format, encoding);
     Ok(Wanted { id, form, wire, heartbeat, greeting, channels, caller: caller.clone() })
-}
-
-/// The channels that a stream has without asking for them, beside `$all`.
-fn joined(identity: &Identity) -> impl Iterator<Item = Channel> {
-    let granted = identity.grants.iter().flat_map(|grants| grants.join.iter().cloned());
-    let own = identity.subject.as_deref().and_then(|subject| Channel::of_user(subject).ok());
-    granted.chain(own)
 }
 
 /// When the stream's token expires.
@@ -226,15 +161,6 @@ fn expires(identity: &Identity) -> Option<Instant> {
 /// Whether the client has a say in how its answer is encoded. A poll's answer is short.
 fn may_compress(app: &App, form: Form) -> bool {
     app.config.stream.compression && form != Form::Poll
-}
-
-/// Where the client says it stands. The header beats the query: the URL of an EventSource stays as it was when the page
-/// was loaded, while the header moves on.
-fn given_cursor<'a>(headers: &'a HeaderMap, query: &'a Query) -> Result<Option<Cow<'a, str>>, Problem> {
-    if let Some(header) = headers.get("last-event-id").filter(|header| !header.is_empty()) {
-        return Ok(Some(String::from_utf8_lossy(header.as_bytes())));
-    }
-    Ok(query.one("lastEventId")?.filter(|text| !text.is_empty()).map(Cow::Borrowed))
 }
 
 /// The head of a stream's answer (and all of the answer to HEAD).

@@ -145,39 +145,6 @@ fn what_is_too_large_is_an_error_and_stays_one() {
     assert_eq!(events.len(), 1000);
 }
 
-/// The standard's text written down as directly as possible, for a whole stream at once.
-fn obvious(stream: &[u8]) -> (Vec<Event>, String) {
-    let text = String::from_utf8_lossy(stream).into_owned();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).replace("\r\n", "\n").replace('\r', "\n");
-    let Some((ended, _unended_line)) = text.rsplit_once('\n') else { return (Vec::new(), String::new()) };
-    let (mut data, mut event_type, mut id_buffer, mut last_id) =
-        (String::new(), String::new(), String::new(), String::new());
-    let (mut retry, mut events) = (None, Vec::new());
-    for line in ended.split('\n') {
-        if line.is_empty() {
-            last_id.clone_from(&id_buffer);
-            if let Some(data) = data.strip_suffix('\n') {
-                let name = if event_type.is_empty() { "message" } else { &event_type };
-                events.push(Event { id: last_id.as_str().into(), event: name.into(), data: data.into(), retry });
-            }
-            (data, event_type, retry) = (String::new(), String::new(), None);
-            continue;
-        }
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "data" => data += &format!("{value}\n"),
-            "event" => event_type = value.into(),
-            "id" if !value.contains('\0') => id_buffer = value.into(),
-            "retry" if !value.is_empty() && value.chars().all(|c| c.is_ascii_digit()) => {
-                retry = Some(value.parse().unwrap_or(u64::MAX));
-            }
-            _ => {}
-        }
-    }
-    (events, last_id)
-}
-
 fn stream_bytes() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => prop::sample::select(vec!["\n", "\r", "\r\n", ":", " ", "\0", "\u{feff}", "é", "x", "7"])
@@ -195,17 +162,6 @@ proptest! {
         stream in stream_bytes(),
         cuts in prop::collection::vec(0usize..8, 1..40),
     ) {
-        let mut parser = Parser::new();
-        let mut events = Vec::new();
-        let mut rest = stream.as_slice();
-        for size in cuts.iter().cycle().take(stream.len() * 40) {
-            let (now, later) = rest.split_at((*size).min(rest.len()));
-            parser.push(now, &mut events).expect("within the limit");
-            rest = later;
-        }
-        parser.push(rest, &mut events).expect("within the limit");
-        let (expected, last_id) = obvious(&stream);
-        prop_assert_eq!(events, expected);
-        prop_assert_eq!(parser.last_event_id(), last_id);
+        super::promises::stream(&stream, &cuts);
     }
 }

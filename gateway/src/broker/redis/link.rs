@@ -49,7 +49,7 @@ pub(super) struct Settings {
 
 /// What a connection's reader tells the supervisor.
 #[derive(Default)]
-struct Signals {
+pub(super) struct Signals {
     disconnected: Notify,
     probed: Notify,
 }
@@ -250,7 +250,7 @@ async fn connect(
     settings.client.get_multiplexed_async_connection_with_config(&config).await
 }
 
-fn route(
+pub(super) fn route(
     push: PushInfo,
     names: &Names,
     control: &str,
