@@ -7,6 +7,7 @@ pub mod accept;
 pub mod admin;
 mod arrival;
 mod asked;
+mod bare_refusal;
 mod body;
 mod caller;
 mod connection;

@@ -73,27 +73,42 @@ async fn curl_shows_what_to_do() {
     assert!(answer.contains("urn:sluice:problem:headers-too-large") && answer.contains("65536"), "{answer}");
 }
 
+/// Where hyper refuses before there is a request.
 #[tokio::test]
-async fn what_is_far_too_large_has_its_status_and_ends_its_own_connection_alone() {
-    let gateway = Gateway::start(CONFIG).await;
-    let neighbour = gateway.subscribe(&["a"]).await;
-    for (request, status) in [
-        (format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", long_target(100_000)), "HTTP/1.1 4"),
-        (format!("GET / HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000)), "HTTP/1.1 431 "),
-        // Without an end.
-        (format!("GET / HTTP/1.1\r\nHost: x\r\n{}", "x-more: x\r\n".repeat(10_000)), "HTTP/1.1 431 "),
-    ] {
-        let mut stream = TcpStream::connect(gateway.address).await.expect("connects");
-        // It may be answered and closed before all was sent.
-        let _ = stream.write_all(request.as_bytes()).await;
-        let mut answer = Vec::new();
-        let _ = wait::soon("its end", stream.read_to_end(&mut answer)).await;
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(answer.starts_with(status), "{answer:?}");
+async fn what_is_far_too_large_is_refused_alike_and_ends_its_own_connection_alone() {
+    for config in [CONFIG, ""] {
+        let gateway = Gateway::start(config).await;
+        let neighbour = gateway.subscribe(&["a"]).await;
+        let long = "x".repeat(100_000);
+        // Of a URL that is longer than all of a head may be, nobody knows that it is one.
+        let of_a_url = if config.is_empty() { "414" } else { "431" };
+        for (request, status) in [
+            (format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", long_target(70_000)), of_a_url),
+            (format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: {long}\r\n\r\n"), "431"),
+            (format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "x-more: x\r\n".repeat(100)), "431"),
+            // Without an end.
+            (format!("GET / HTTP/1.1\r\nHost: x\r\n{}", "x-more: x\r\n".repeat(10_000)), "431"),
+        ] {
+            let mut stream = TcpStream::connect(gateway.address).await.expect("connects");
+            // It may be answered and closed before all was sent.
+            let _ = stream.write_all(request.as_bytes()).await;
+            let mut answer = Vec::new();
+            let _ = wait::soon("its end", stream.read_to_end(&mut answer)).await;
+            let answer = String::from_utf8_lossy(&answer);
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no whole head: {answer:?}"));
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}");
+            for header in
+                ["connection: close", "content-type: application/problem+json", "access-control-allow-origin: *"]
+            {
+                assert!(head.contains(header), "{header} in {head:?}");
+            }
+            let problem: Value = serde_json::from_str(body).expect("JSON");
+            assert_eq!(problem["status"].to_string(), status);
+        }
+        gateway.publish("a", "x").await;
+        neighbour.wait_data("x").await;
+        neighbour.read(|log| assert_eq!(log.ends.len(), 0));
     }
-    gateway.publish("a", "x").await;
-    neighbour.wait_data("x").await;
-    neighbour.read(|log| assert_eq!(log.ends.len(), 0));
 }
 
 async fn send(

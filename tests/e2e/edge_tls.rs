@@ -23,6 +23,8 @@ const TURNED_AWAY: &str = "sse_connections_turned_away_total";
 async fn curl_subscribes_and_publishes_over_http1_and_http2() {
     let authority = Authority::new();
     let gateway = Gateway::start_secure("", &authority).await;
+    let said = gateway.process.stdout();
+    assert!(said.contains(&format!("events   https://{}/events", gateway.address)), "{said}");
     let trusted = gateway.directory().join("ca.crt");
     std::fs::write(&trusted, &authority.pem).expect("written");
     let trusted = trusted.to_str().expect("UTF-8");

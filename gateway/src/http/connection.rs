@@ -6,6 +6,7 @@
 use super::{
     App,
     arrival::{self, NOTSENT_LOWAT},
+    bare_refusal::Explained,
     body::Body,
     caller::Peer,
     head_clock::{Clocked, HEAD, HeadClock},
@@ -202,7 +203,10 @@ where
         // Answers are small: one buffer is cheaper to write than several.
         .writev(false)
         .max_buf_size(app.config.http.max_header_bytes.get() + head_size::ROOM)
-        .serve_connection(TokioIo::new(Clocked { stream, clock: Arc::clone(&clock) }), service);
+        .serve_connection(
+            TokioIo::new(Clocked { stream: Explained::new(stream, Arc::clone(app)), clock: Arc::clone(&clock) }),
+            service,
+        );
     let mut left = pin!(async {
         match &slot {
             Some(slot) => slot.taken().await,
@@ -211,7 +215,7 @@ where
     });
     tokio::select! {
         biased;
-        handoff = &mut left => Ok(Some((connection.into_parts().io.into_inner().stream, handoff))),
+        handoff = &mut left => Ok(Some((connection.into_parts().io.into_inner().stream.stream, handoff))),
         ended = poll_fn(|context| connection.poll_without_shutdown(context)) => {
             linger(connection.into_parts().io.into_inner().stream).await;
             ended?;

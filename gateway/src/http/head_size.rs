@@ -1,7 +1,7 @@
 //! Requests' heads that are too large.
 //!
-//! hyper refuses those too, but with an empty answer. It is given a little more room than is allowed, so that most are
-//! refused here, with one that says what to do.
+//! hyper refuses those too, but without knowing what is allowed, and on HTTP/2 with an empty answer. It is given a little
+//! more room than is allowed, so that most are refused here, with one that says what to do.
 
 use super::problem::Problem;
 use hyper::Request;
