@@ -3,7 +3,7 @@
 //! What is so long never becomes a request, and what hyper writes then has a status and nothing else. It is known by that
 //! where it is written: no answer of ours is empty with one of these statuses.
 
-use super::{App, body::Body, cors, problem::Problem};
+use super::{App, body::Body, cors, problem::Problem, route::count};
 use bytes::{Buf, Bytes};
 use hyper::{Response, body::Body as _};
 use std::{
@@ -85,6 +85,7 @@ fn explanation(app: &App, bytes: &[u8]) -> Option<Bytes> {
         _ => return None,
     };
     let mut response = problem.into_response();
+    count(app, &response);
     cors::add(&app.config, None, response.headers_mut());
     Some(raw(&response))
 }

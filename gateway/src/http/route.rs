@@ -101,15 +101,20 @@ pub(super) async fn answer(
         Some(resource) => handle(&app, transport, &peer, resource, request, counted).await,
     };
     let mut response = handled.unwrap_or_else(Problem::into_response);
-    if let Some(ProblemType(kind)) = response.extensions().get() {
-        app.metrics.problems.with_label_values(&[kind]).inc();
-    }
+    count(&app, &response);
     if version <= hyper::Version::HTTP_11 && leaves_body_unread(response.status()) {
         // What is left of the body ends the connection: a client that keeps connections must know.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     cors::add(&app.config, origin.as_ref(), response.headers_mut());
     response
+}
+
+/// Counts an answer that is a problem.
+pub(super) fn count(app: &App, response: &Response<Body>) {
+    if let Some(ProblemType(kind)) = response.extensions().get() {
+        app.metrics.problems.with_label_values(&[kind]).inc();
+    }
 }
 
 fn leaves_body_unread(status: StatusCode) -> bool {
