@@ -26,8 +26,6 @@ use std::{
 pub(super) struct Peer {
     /// As the kernel or a PROXY header has it: a client's, or a proxy's.
     pub(super) address: SocketAddr,
-    /// Whether the connection is TLS.
-    pub(super) secure: bool,
     /// The certificate that it presented, verified.
     pub(super) certificate: Option<Arc<Certificate>>,
 }
@@ -35,7 +33,7 @@ pub(super) struct Peer {
 impl Peer {
     /// One of which nothing but the address is known.
     pub(super) fn at(address: SocketAddr) -> Self {
-        Self { address, secure: false, certificate: None }
+        Self { address, certificate: None }
     }
 
     /// Whose request it is that came with these headers: this peer's, or that of a client it speaks for.

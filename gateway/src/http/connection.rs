@@ -133,7 +133,7 @@ async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer, seat: &Arc<Seat>) -
 
 async fn secure(app: Arc<App>, tls: Arc<Tls>, stream: TcpStream, peer: Peer, seat: &Arc<Seat>) -> Outcome {
     let Some((stream, found)) = arrival::secured(&app, &tls, stream, peer.address).await else { return Ok(()) };
-    let peer = Peer { secure: true, certificate: found.certificate.map(Arc::new), ..peer };
+    let peer = Peer { certificate: found.certificate.map(Arc::new), ..peer };
     if let Some(certificate) = &peer.certificate {
         tracing::debug!(peer = %peer.address, certificate = certificate.name, "a client certificate was presented");
     }

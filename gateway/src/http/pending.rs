@@ -312,7 +312,10 @@ mod tests {
     async fn whatever_happens_the_count_is_right_in_the_end() {
         let pending = pending(10);
         let seat = pending.enter();
-        let count = || (pending.waiting().unfinished.len(), pending.waiting().idle.len());
+        let count = || {
+            let waiting = pending.waiting();
+            (waiting.unfinished.len(), waiting.idle.len())
+        };
         assert_eq!(count(), (1, 0));
         let (one, two) = (seat.busy(), seat.busy());
         assert_eq!(count(), (0, 0));
