@@ -117,6 +117,7 @@ impl Auth {
         let identity = keys.ring.identify(token, &self.config.auth, SystemTime::now())?;
         match &identity.token_id {
             Some(id) if self.denied.has(id) => Err(Invalid::Denied),
+            Some(_) if !self.denied.is_known() => Err(Invalid::KeysUnavailable),
             _ => Ok(identity),
         }
     }

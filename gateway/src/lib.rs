@@ -19,6 +19,7 @@ pub mod channel;
 pub mod config;
 pub mod edge;
 pub mod event;
+pub mod files;
 pub mod http;
 pub mod hub;
 pub mod lifecycle;

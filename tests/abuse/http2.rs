@@ -128,3 +128,27 @@ async fn streams_that_may_be_sent_nothing() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn connections_without_a_request_end_in_time() {
+    let siege = Siege::of("[http]\nheader_timeout = \"1s\"\nidle_timeout = \"2s\"\nbody_timeout = \"2s\"\n").await;
+    let settings = frame(SETTINGS, 0, 0, &[]);
+    let answered = frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/connections"));
+    for (what, beginning) in [
+        ("nothing more", vec![]),
+        ("half a head", frame(HEADERS, 0, 1, &get("/events?channel=a"))),
+        ("an answer, and no further request", answered.clone()),
+        ("an answer, and half a head", [answered, frame(HEADERS, 0, 3, &get("/"))].concat()),
+    ] {
+        let mut stream = TcpStream::connect(siege.gateway.address).await.expect("connects");
+        stream.write_all(&[PREFACE, &settings, &beginning].concat()).await.expect("sent");
+        let mut said = Vec::new();
+        // A reset ends it too.
+        let _ = wait::soon(what, siege.during(stream.read_to_end(&mut said))).await;
+    }
+    for (reason, count) in [("head", 2.0), ("idle", 2.0)] {
+        let label = format!("reason=\"{reason}\"");
+        siege.gateway.wait_metric("sse_connections_timed_out_total", &[&label], count).await;
+    }
+    siege.lift().await;
+}

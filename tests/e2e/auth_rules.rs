@@ -28,6 +28,44 @@ async fn nothing_is_allowed_but_what_a_rule_gives_to_anyone() {
     gateway.http.get("/").await.problem(404);
     let shown = Gateway::start(&format!("console = true\n{RULES}{KEYS}")).await;
     assert_eq!(shown.http.get("/").await.status, 200);
+    // Whatever cookies the browser has, and from wherever it comes.
+    for cookie in ["sluice=a.b.c", "sluice=", "other=x"] {
+        let headers = [("cookie", cookie), ("sec-fetch-site", "cross-site")];
+        assert_eq!(shown.http.send("GET", "/", &headers, "").await.status, 200);
+        assert_eq!(shown.http.send("GET", "/console.js", &headers, "").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn broadcasts_are_for_those_who_are_let_in() {
+    let gateway = Gateway::start(&format!("{RULES}{KEYS}")).await;
+    let status = async |target: &str, headers: &[(&str, &str)]| {
+        let headers = [headers, &[("accept", "application/json")]].concat();
+        gateway.http.send("GET", &format!("{target}&wait=1ms"), &headers, "").await.status
+    };
+    for target in ["/events?channel=$all", "/events?channel=%24all", "/events?channel=public.a&channel=$all"] {
+        assert_eq!(status(target, &[]).await, 401, "{target}");
+        let ann = format!("Bearer {}", token(&claims("ann", json!({ "subscribe": [] }))));
+        let with_token = if target.contains("public") { "/events?channel=$all&channel=public.b" } else { target };
+        assert_eq!(status(with_token, &[("authorization", ann.as_str())]).await, 200, "{target}");
+    }
+    assert_eq!(status("/events?channel=public.a", &[]).await, 200);
+    let rule = "[[channel]]\nmatch = \"$all\"\nread = \"anyone\"\n";
+    let gateway = Gateway::start(&format!("{rule}{KEYS}")).await;
+    let stream = Client::once(gateway.events(&["$all"])).await;
+    stream.read(|log| assert_eq!(log.head().status, 200));
+}
+
+#[tokio::test]
+async fn a_token_in_the_query_stands_in_nothing_that_nginx_writes() {
+    let gone = sluice_tests::ports::free();
+    let nginx = sluice_tests::nginx::Nginx::start(&[gone]).await;
+    for path in ["/events?channel=a&token=SECRET-TOKEN", "/channels/a/events?token=SECRET-TOKEN"] {
+        // An EventSource is told to come back.
+        assert!(matches!(nginx.http.get(path).await.status, 200 | 502), "{path}");
+    }
+    let written = nginx.process.stderr();
+    assert!(!written.contains("SECRET-TOKEN"), "{written}");
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ use tempfile::TempDir;
 const LISTEN: &str = "listen 80;";
 /// The line after which its own files' places are named.
 const HTTP: &str = "http {";
+/// Where its configuration has it write what is wrong.
+const ERRORS: &str = "error_log /var/log/nginx/error.log";
 /// The file that lists the replicas, beside the configuration.
 const REPLICAS: &str = "replicas.conf";
 
@@ -22,7 +24,7 @@ const REPLICAS: &str = "replicas.conf";
 pub struct Nginx {
     pub address: SocketAddr,
     pub http: Http,
-    _process: Process,
+    pub process: Process,
     _directory: TempDir,
 }
 
@@ -40,6 +42,7 @@ impl Nginx {
         });
         let text = replaced(&original, LISTEN, &format!("listen {address};"));
         let text = replaced(&text, HTTP, &format!("{HTTP}\n    access_log off;\n{}", places.concat()));
+        let text = replaced(&text, ERRORS, "error_log stderr");
         std::fs::write(at("sluice.conf"), text).expect("a file");
         let parameters = parameters(&listed);
         let servers: String = replicas.iter().map(|replica| format!("server {replica}{parameters};\n")).collect();
@@ -54,7 +57,7 @@ impl Nginx {
         command.arg("-p").arg(directory.path()).arg("-c").arg(at("sluice.conf")).args(["-e", "stderr", "-g", &main]);
         let process = Process::start("nginx", &mut command, directory.path()).with_children();
         wait::until("nginx listens", async || tokio::net::TcpStream::connect(address).await.ok()).await;
-        Self { address, http: Http::new(address), _process: process, _directory: directory }
+        Self { address, http: Http::new(address), process, _directory: directory }
     }
 }
 

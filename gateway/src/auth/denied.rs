@@ -5,28 +5,40 @@
 
 use std::{
     collections::HashMap,
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
 /// A replica's copy of the list.
 #[derive(Debug, Default)]
-pub struct Denied(RwLock<HashMap<String, u64>>);
+pub struct Denied {
+    entries: RwLock<HashMap<String, u64>>,
+    is_known: AtomicBool,
+}
 
 /// The longest token id that can be denied, in bytes.
 pub const MAX_ID_BYTES: usize = 512;
 
 impl Denied {
+    /// Whether the broker's list was ever read. Before, no token with an id can be let in.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Acquire)
+    }
+
     /// Whether a token is denied now.
     #[must_use]
     pub fn has(&self, id: &str) -> bool {
-        let until = self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).copied();
+        let until = self.entries.read().unwrap_or_else(PoisonError::into_inner).get(id).copied();
         until.is_some_and(|until| until > now_ms())
     }
 
     /// Denies a token until then, in milliseconds since 1970; the later of two such times holds.
     pub fn add(&self, id: &str, until_ms: u64) {
-        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         let entry = entries.entry(id.to_owned()).or_default();
         *entry = until_ms.max(*entry);
     }
@@ -40,8 +52,9 @@ impl Denied {
             }
             self.add(&id, until_ms);
         }
+        self.is_known.store(true, Ordering::Release);
         let now = now_ms();
-        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|_, until| *until > now);
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).retain(|_, until| *until > now);
         new
     }
 }
@@ -66,6 +79,6 @@ mod tests {
         let later = now_ms() + 60_000;
         assert_eq!(denied.merge(vec![("c".to_owned(), later), ("a".to_owned(), later)]), [("c".to_owned(), later)]);
         assert!(denied.has("a") && denied.has("c"));
-        assert_eq!(denied.0.read().expect("no panic").len(), 2, "what is over is forgotten");
+        assert_eq!(denied.entries.read().expect("no panic").len(), 2, "what is over is forgotten");
     }
 }

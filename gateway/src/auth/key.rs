@@ -80,7 +80,7 @@ fn without_line_break(mut secret: Vec<u8>) -> Vec<u8> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, InvalidKey> {
-    std::fs::read(path).map_err(|error| InvalidKey::new(format!("{}: cannot be read: {error}", path.display())))
+    crate::files::read(path).map_err(|error| InvalidKey::new(format!("{}: cannot be read: {error}", path.display())))
 }
 
 #[cfg(test)]

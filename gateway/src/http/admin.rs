@@ -118,6 +118,9 @@ fn not_ready(app: &App, lifecycle: &Lifecycle) -> Vec<String> {
         Phase::Serving => {}
         phase => reasons.push(format!("the gateway is {phase}")),
     }
+    if !app.auth.is_open() && !app.auth.denied().is_known() {
+        reasons.push("the list of denied tokens has not been read yet".to_owned());
+    }
     if let Err(away) = app.hub.reachable() {
         let grace = app.config.redis.grace;
         if !away.was_reached || away.since.elapsed() >= grace {

@@ -72,7 +72,8 @@ impl Asked {
             if channels.iter().any(|(known, _)| *known == channel) {
                 continue;
             }
-            if channel.as_str() != ALL {
+            // Whoever has a token is let in and joins `$all` then; for others it is a channel like any other.
+            if channel.as_str() != ALL || identity.grants.is_none() {
                 may(&channel)?;
             }
             if channels.len() == most {

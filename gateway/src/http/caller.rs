@@ -79,7 +79,7 @@ impl Caller {
                 Invalid::Wrong(_) => counted("invalid", Problem::invalid_token("the token is not valid")),
                 Invalid::KeysUnavailable => counted(
                     "keys",
-                    Problem::overloaded("tokens cannot be verified just now: the issuer's keys are not here"),
+                    Problem::overloaded("tokens cannot be verified just now: the issuer's keys, or the list of those that are denied, are not here yet"),
                 ),
             }
         })?;
@@ -118,10 +118,15 @@ impl Caller {
 /// Whether a page that may has made the request: browsers say which (Fetch, `Sec-Fetch-Site`; RFC 6454), and no page can
 /// say otherwise.
 fn is_of_our_pages(app: &App, headers: &HeaderMap) -> bool {
-    if headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes() == b"same-origin") {
+    // Of several, none is the browser's.
+    let only = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none())
+    };
+    if only("sec-fetch-site").is_some_and(|site| site.as_bytes() == b"same-origin") {
         return true;
     }
     let origins = &app.config.cors.origins;
     let listed = |origin: &[u8]| origins.iter().any(|listed| listed != "*" && listed.as_bytes() == origin);
-    headers.get(ORIGIN).is_some_and(|origin| listed(origin.as_bytes()))
+    only(ORIGIN.as_str()).is_some_and(|origin| listed(origin.as_bytes()))
 }

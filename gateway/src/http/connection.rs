@@ -9,7 +9,7 @@ use super::{
     bare_refusal::Explained,
     body::Body,
     caller::Peer,
-    head_clock::{Clocked, HEAD, HeadClock},
+    head_clock::{Clocked, HEAD, HeadClock, IDLE_FOR_LONG as IDLE},
     head_size,
     pending::{Seat, Seated},
     route, subscribe,
@@ -41,7 +41,6 @@ use tokio::{
     sync::Notify,
     time::timeout,
 };
-use tokio_io_timeout::TimeoutStream;
 
 /// The first bytes of an HTTP/2 connection (RFC 9113, 3.4); no HTTP/1.1 method is `PRI`.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -255,10 +254,9 @@ async fn http2<S>(app: Arc<App>, stream: S, peer: Peer, seat: &Arc<Seat>) -> Out
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let heartbeat = app.config.stream.heartbeat;
-    // While there are streams, each ping brings an answer: who sends nothing for longer has none, or has never begun.
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_read_timeout(Some(app.config.http.idle_timeout.max(heartbeat * 3)));
+    let (heartbeat, http) = (app.config.stream.heartbeat, &app.config.http);
+    let (head, idle) = (http.header_timeout, http.idle_timeout.max(http.body_timeout));
+    let metrics = Arc::clone(&app.metrics);
     let service = {
         let (app, seat) = (Arc::clone(&app), Arc::clone(seat));
         service_fn(move |mut request: Request<Incoming>| -> Answering {
@@ -270,7 +268,7 @@ where
             })
         })
     };
-    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         // Per stream: what waits beyond this waits in the outbox.
@@ -280,7 +278,12 @@ where
         )
         .keep_alive_interval(Some(heartbeat))
         .keep_alive_timeout(heartbeat)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
-        .await?;
-    Ok(())
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        ended = connection => ended.map_err(Into::into),
+        reason = seat.waited((head, HEAD), (idle, IDLE)) => {
+            metrics.timed_out.with_label_values(&[reason]).inc();
+            Ok(())
+        }
+    }
 }

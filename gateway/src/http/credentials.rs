@@ -47,12 +47,13 @@ pub(super) fn presented<'a>(
     }
     let mut found: Option<&str> = None;
     for value in headers.get_all(COOKIE) {
-        let cookies = value.to_str().map_err(|_| wrong())?;
-        for (name, token) in cookies.split(';').filter_map(|one| one.split_once('=')) {
-            if name.trim() != cookie {
+        // Others' cookies may hold any bytes.
+        for one in value.as_bytes().split(|&byte| byte == b';') {
+            let Some(at) = one.iter().position(|&byte| byte == b'=') else { continue };
+            if one[..at].trim_ascii() != cookie.as_bytes() {
                 continue;
             }
-            let token = token.trim().trim_matches('"');
+            let token = std::str::from_utf8(&one[at + 1..]).map_err(|_| wrong())?.trim().trim_matches('"');
             // Two of one name come from two hosts or paths, and one of them may be somebody else's.
             if found.replace(token).is_some_and(|other| other != token) {
                 return Err(wrong());
@@ -65,11 +66,12 @@ pub(super) fn presented<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::header::HeaderValue;
 
     fn of(headers: &[(&'static str, &'static str)], query: &str) -> Result<Option<(String, bool)>, u16> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.append(*name, value.parse().expect("a value"));
+            map.append(*name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
         }
         let Ok(query) = Query::parse(Some(query)) else { panic!("a query") };
         let found = presented(&map, &query, "sluice").map_err(|problem| problem.status)?;
@@ -88,6 +90,8 @@ mod tests {
         assert_eq!(of(&[("cookie", "a=b"), ("cookie", "sluice=\"c\"")], ""), got("c", true));
         assert_eq!(of(&[("cookie", "sluice=c; sluice=c")], ""), got("c", true));
         assert_eq!(of(&[("cookie", "a=b")], ""), Ok(None));
+        assert_eq!(of(&[("cookie", "a=ü; sluice=c")], ""), got("c", true));
+        assert_eq!(of(&[("cookie", "a=ü")], ""), Ok(None), "another application's");
     }
 
     #[test]

@@ -24,6 +24,8 @@ const STATE_BITS: u32 = 2;
 
 /// What a head that does not come is counted as.
 pub(super) const HEAD: &str = "head";
+/// And a connection without a request.
+pub(super) const IDLE_FOR_LONG: &str = "idle";
 
 /// See the module's documentation.
 pub(super) struct HeadClock {
@@ -73,7 +75,7 @@ impl HeadClock {
             let state = self.state.load(Ordering::Relaxed);
             let lasted = Duration::from_millis(self.now().saturating_sub(state >> STATE_BITS));
             let wait = match state & ((1 << STATE_BITS) - 1) {
-                IDLE if lasted >= idle => return "idle",
+                IDLE if lasted >= idle => return IDLE_FOR_LONG,
                 IN_HEAD if lasted >= head => return HEAD,
                 // A head may begin meanwhile.
                 IDLE => head.min(idle - lasted),

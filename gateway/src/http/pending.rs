@@ -115,7 +115,7 @@ impl Pending {
         let seat = Arc::new(Seat {
             pending: Weak::clone(&self.this),
             wanted: Arc::default(),
-            state: Mutex::new(State { busy: 0, begun: false, place: None }),
+            state: Mutex::new(State { fresh: true, since: Instant::now(), busy: 0, begun: false, place: None }),
         });
         seat.change(|state| state.busy);
         seat
@@ -146,6 +146,10 @@ pub(super) struct Seat {
 }
 
 struct State {
+    /// No request has come at all.
+    fresh: bool,
+    /// Since when nothing is answered, or owed by the gateway.
+    since: Instant,
     /// Requests that are being answered, those aside whose bodies have not come.
     busy: usize,
     /// No request is owed any more.
@@ -165,10 +169,26 @@ impl Seat {
         }
     }
 
+    /// Answers `fresh` once no request has come for so long, or `idle` once no further one has.
+    pub(super) async fn waited<T>(&self, (head, fresh): (Duration, T), (between, idle): (Duration, T)) -> T {
+        loop {
+            let pause = {
+                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let limit = if state.fresh { head } else { between };
+                match limit.checked_sub(state.since.elapsed()) {
+                    _ if state.busy > 0 => limit,
+                    Some(left) if !left.is_zero() => left,
+                    _ => return if state.fresh { fresh } else { idle },
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// A request has come.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.change(|state| {
-            state.begun = true;
+            (state.begun, state.fresh) = (true, false);
             state.busy + 1
         });
         Busy(Arc::clone(self))
@@ -191,6 +211,7 @@ impl Seat {
             pending.leave(kind, place);
         }
         if state.busy == 0 {
+            state.since = Instant::now();
             let kind = if state.begun { Kind::Idle } else { Kind::Unfinished };
             state.place = Some((kind, pending.wait(kind, &self.wanted)));
         }

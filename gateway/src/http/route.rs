@@ -149,6 +149,14 @@ async fn handle(
 ) -> Result<Response<Body>, Problem> {
     head_size::check(&request, app.config.http.max_header_bytes.get())?;
     must_be_known(app, peer, request.method())?;
+    if let Resource::Console(path) = resource {
+        // Whatever cookie a browser has: there is nothing in these files.
+        return if app.config.console.unwrap_or(app.auth.is_open()) {
+            console::file(path).ok_or_else(|| Problem::not_found("there is no such file"))
+        } else {
+            Err(Problem::not_found("the console is switched off (`console = true` shows it)"))
+        };
+    }
     let query = Query::parse(request.uri().query())?;
     let caller = match Caller::of(app, peer, request.headers(), &query) {
         Err(problem) if *resource == Resource::Events && problem.retry_after.is_some() => {
@@ -157,10 +165,7 @@ async fn handle(
         caller => caller?,
     };
     match (resource, request.method()) {
-        (Resource::Console(path), _) if app.config.console.unwrap_or(app.auth.is_open()) => {
-            console::file(path).ok_or_else(|| Problem::not_found("there is no such file"))
-        }
-        (Resource::Console(_), _) => Err(Problem::not_found("the console is switched off (`console = true` shows it)")),
+        (Resource::Console(_), _) => Err(Problem::not_found("there is no such file")),
         (Resource::Events, &Method::POST) => publish::batch(app, &caller, request).await,
         (Resource::Events, _) => {
             // A stream is no request that a stop waits for.

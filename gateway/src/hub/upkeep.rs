@@ -29,7 +29,7 @@ const REPAIR_PAGE: usize = 512;
 /// How often the list of denied tokens is read: a net beneath the messages that tell of each entry at once.
 const DENIED_EVERY: Duration = Duration::from_secs(10);
 /// Before there is a broker, and after it did not answer.
-const DENIED_AGAIN_AFTER: Duration = Duration::from_millis(500);
+const DENIED_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 impl Hub {
     /// Keeps this replica's list of denied tokens as the broker has it.

@@ -77,7 +77,7 @@ pub(super) struct Identity {
 
 impl Content {
     fn read(file: File, path: &Path) -> Result<Self, InvalidFile> {
-        match std::fs::read(path) {
+        match crate::files::read(path) {
             Ok(bytes) => Ok(Self { file, path: path.to_owned(), bytes }),
             Err(error) => Err(InvalidFile { file, path: path.to_owned(), why: format!("cannot be read: {error}") }),
         }
