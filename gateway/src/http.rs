@@ -1,7 +1,7 @@
 //! Everything that ends in an HTTP answer: the public port, and the admin port beside it.
 //!
-//! [`accept`] takes connections in, [`arrival`] makes them secure, [`connection`] speaks HTTP on one of them, [`route`] sends each request to its
-//! handler. Only `GET /events` outlives its answer: on HTTP/1.1 its socket leaves hyper and goes to a shard.
+//! [`accept`] takes connections in, [`arrival`] makes them secure, [`connection`] speaks HTTP on one of them, [`route`]
+//! sends each request to its handler. Only `GET /events` outlives its answer: on HTTP/1.1 its socket leaves hyper and goes to a shard.
 
 pub mod accept;
 pub mod admin;

@@ -13,19 +13,19 @@ pub(crate) mod promises;
 mod queue;
 mod replay;
 mod shard;
+mod sink;
 mod upkeep;
 mod wheel;
 
 use crate::{
     auth::denied::Denied,
-    broker::{Broker, Sink, Unavailable, announcement::Announced},
+    broker::{Broker, Sink, Unavailable},
     channel::Channel,
     config::Config,
     metrics::Metrics,
     position::Position,
     sse::compress::{Chains, Pool},
 };
-use bytes::Bytes;
 use cluster::Cluster;
 use connection::Open;
 use feed::{Feed, Outlets};
@@ -443,63 +443,6 @@ impl Hub {
 
     fn replayer(&self) -> Option<&Arc<Replayer>> {
         self.replayer.get()
-    }
-}
-
-impl Sink for Hub {
-    fn subscribed(&self, channel: &Channel) {
-        let _ = self.joins.send(channel.clone());
-    }
-
-    fn announced(&self, channel: &str, announced: Announced) {
-        match &announced {
-            Announced::Raw { .. } => self.metrics.published.with_label_values(&["raw"]).inc(),
-            Announced::Refused(why) => {
-                self.metrics.invalid_messages.inc();
-                tracing::warn!(%channel, %why, "a raw message was refused");
-            }
-            Announced::Unreadable => self.metrics.invalid_messages.inc(),
-            Announced::Entry { .. } | Announced::Plain { .. } | Announced::Look => {}
-        }
-        self.metrics.received.inc();
-        if let Some(feed) = self.feed(channel) {
-            let (need, channel) = self
-                .with_feed_asleep(&feed, |feed, outlets| (feed.announced(announced, outlets), feed.channel().clone()));
-            self.see_to(&channel, need);
-        }
-    }
-
-    /// Writes a few frames on the caller's thread, and wakes the shards that have more to do than that.
-    fn flush(&self) {
-        self.for_each_asleep(|shard| self.see_to_few(shard));
-    }
-
-    fn flush_soon(&self) {
-        if self.asleep.load(Ordering::Acquire) != 0 {
-            self.flushing.notify_one();
-        }
-    }
-
-    fn cut(&self) {
-        for feed in self.read_feeds().values() {
-            self.with_feed(feed, Feed::cut);
-        }
-    }
-
-    fn control(&self, message: Bytes) {
-        if let Some(hub) = self.this.upgrade() {
-            Cluster::received(&hub, &message);
-        }
-    }
-
-    fn reachable(&self, state: Result<(), String>) {
-        let mut reachable = lock(&self.reachable);
-        *reachable = match (state, &*reachable) {
-            (Ok(()), _) => Ok(()),
-            // Since when counts from the first failure.
-            (Err(why), Err(away)) => Err(Away { why, ..away.clone() }),
-            (Err(why), Ok(())) => Err(Away { since: Instant::now(), why, was_reached: true }),
-        };
     }
 }
 

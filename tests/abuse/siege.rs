@@ -4,6 +4,7 @@ use sluice_tests::{
     check::{once_and_in_order, payload},
     client::Client,
     cluster::connect,
+    figures::Figures,
     gateway::Gateway,
     wait,
 };
@@ -28,28 +29,6 @@ pub(crate) struct Siege {
     clients: Vec<Client>,
     published: AtomicU64,
     before: Figures,
-}
-
-#[derive(Debug)]
-struct Figures {
-    memory: f64,
-    files: f64,
-    streams: f64,
-    channels: f64,
-    tasks: f64,
-}
-
-impl Figures {
-    async fn of(gateway: &Gateway) -> Self {
-        let metric = async |name| gateway.metric(name, &[]).await;
-        Self {
-            memory: metric("process_resident_memory_bytes").await,
-            files: metric("process_open_fds").await,
-            streams: metric("sse_connections_active").await,
-            channels: metric("sse_channels_active").await,
-            tasks: metric("sse_tasks").await,
-        }
-    }
 }
 
 impl Siege {
@@ -101,12 +80,7 @@ impl Siege {
     /// The attackers are gone: so must be everything that they had.
     pub(crate) async fn lift(self) {
         self.event().await;
-        let is_as_before = async || {
-            let now = Figures::of(&self.gateway).await;
-            let same = now.streams == self.before.streams && now.channels == self.before.channels;
-            let few_more = now.files <= self.before.files + KEPT && now.tasks <= self.before.tasks + KEPT;
-            (same && few_more).then_some(())
-        };
+        let is_as_before = async || Figures::of(&self.gateway).await.is_as(&self.before, KEPT).then_some(());
         wait::until(&format!("all is as before: {:?}", self.before), is_as_before).await;
         let last = self.published.load(Ordering::Acquire);
         for client in &self.clients {

@@ -253,6 +253,9 @@ async fn a_cookie_is_taken_from_our_own_pages_alone() {
         &[("sec-fetch-site", "same-site")],
         &[("sec-fetch-site", "none")],
         &[("origin", "https://evil.example.com"), ("sec-fetch-site", "cross-site")],
+        // A browser says each once.
+        &[("origin", "https://app.example.com"), ("origin", "https://evil.example.com")],
+        &[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")],
     ] {
         assert_eq!(of(headers).await, refused, "{headers:?}");
     }

@@ -16,6 +16,7 @@ pub mod client;
 pub mod cluster;
 pub mod curl;
 pub mod decoder;
+pub mod figures;
 pub mod follower;
 pub mod gateway;
 pub mod http;

@@ -3,6 +3,7 @@
 use super::{
     App,
     credentials::{self, Presented},
+    pending::Seat,
     problem::Problem,
     query::Query,
 };
@@ -22,18 +23,20 @@ use std::{
 };
 
 /// The other end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct Peer {
     /// As the kernel or a PROXY header has it: a client's, or a proxy's.
     pub(super) address: SocketAddr,
     /// The certificate that it presented, verified.
     pub(super) certificate: Option<Arc<Certificate>>,
+    /// Its part in what may wait.
+    pub(super) seat: Arc<Seat>,
 }
 
 impl Peer {
     /// One of which nothing but the address is known.
-    pub(super) fn at(address: SocketAddr) -> Self {
-        Self { address, certificate: None }
+    pub(super) fn at(address: SocketAddr, seat: Arc<Seat>) -> Self {
+        Self { address, certificate: None, seat }
     }
 
     /// Whose request it is that came with these headers: this peer's, or that of a client it speaks for.

@@ -93,31 +93,31 @@ pub(super) async fn serve(app: Arc<App>, stream: TcpStream, address: SocketAddr,
     tokio::select! {
         // A stream that leaves does so in one poll, so that it is never taken for a connection without request.
         biased;
-        () = speak(app, stream, address, &seat) => {}
+        () = speak(app, stream, address, Arc::clone(&seat)) => {}
         () = seat.wanted() => tracing::trace!("connection closed for another"),
     }
 }
 
-async fn speak(app: Arc<App>, mut stream: TcpStream, address: SocketAddr, seat: &Arc<Seat>) {
+async fn speak(app: Arc<App>, mut stream: TcpStream, address: SocketAddr, seat: Arc<Seat>) {
     let Some(address) = arrival::announced(&app, &mut stream, address).await else { return };
-    let peer = Peer::at(address);
+    let peer = Peer::at(address, seat);
     let outcome = match app.tls.clone() {
         // In a box of its own, so that a connection needs the room only once it has begun.
-        Some(tls) => Box::pin(secure(app, tls, stream, peer, seat)).await,
-        None => plain(app, stream, peer, seat).await,
+        Some(tls) => Box::pin(secure(app, tls, stream, peer)).await,
+        None => plain(app, stream, peer).await,
     };
     if let Err(error) = outcome {
         tracing::trace!(error = &*error, "connection ended");
     }
 }
 
-async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer, seat: &Arc<Seat>) -> Outcome {
+async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
     match timeout(app.config.http.header_timeout, is_http2(&stream)).await {
         // Boxed as above.
-        Ok(Ok(true)) => Box::pin(http2(app, stream, peer, seat)).await,
+        Ok(Ok(true)) => Box::pin(http2(app, stream, peer)).await,
         Ok(Ok(false)) => {
             let slot = Some(Arc::default());
-            if let Some((stream, handoff)) = Box::pin(http1(&app, stream, peer, seat, slot)).await? {
+            if let Some((stream, handoff)) = Box::pin(http1(&app, stream, peer, slot)).await? {
                 hand_over(&app, stream, handoff)?;
             }
             Ok(())
@@ -130,17 +130,13 @@ async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer, seat: &Arc<Seat>) -
     }
 }
 
-async fn secure(app: Arc<App>, tls: Arc<Tls>, stream: TcpStream, peer: Peer, seat: &Arc<Seat>) -> Outcome {
+async fn secure(app: Arc<App>, tls: Arc<Tls>, stream: TcpStream, peer: Peer) -> Outcome {
     let Some((stream, found)) = arrival::secured(&app, &tls, stream, peer.address).await else { return Ok(()) };
     let peer = Peer { certificate: found.certificate.map(Arc::new), ..peer };
     if let Some(certificate) = &peer.certificate {
         tracing::debug!(peer = %peer.address, certificate = certificate.name, "a client certificate was presented");
     }
-    if found.is_http2 {
-        http2(app, stream, peer, seat).await
-    } else {
-        http1(&app, stream, peer, seat, None).await.map(drop)
-    }
+    if found.is_http2 { http2(app, stream, peer).await } else { http1(&app, stream, peer, None).await.map(drop) }
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -168,7 +164,6 @@ async fn http1<S>(
     app: &Arc<App>,
     stream: S,
     peer: Peer,
-    seat: &Arc<Seat>,
     slot: Option<Arc<HandoffSlot>>,
 ) -> Result<Option<(S, Handoff)>, Failure>
 where
@@ -177,10 +172,9 @@ where
     let clock = HeadClock::new();
     let transport = slot.clone().map_or(Transport::Hyper, Transport::Http1);
     let service = {
-        let (app, clock, seat) = (Arc::clone(app), Arc::clone(&clock), Arc::clone(seat));
-        service_fn(move |mut request: Request<Incoming>| -> Answering {
-            let busy = seat.busy();
-            request.extensions_mut().insert(Arc::clone(&seat));
+        let (app, clock) = (Arc::clone(app), Arc::clone(&clock));
+        service_fn(move |request: Request<Incoming>| -> Answering {
+            let busy = peer.seat.busy();
             let (app, clock) = (Arc::clone(&app), Arc::clone(&clock));
             let (transport, peer) = (transport.clone(), peer.clone());
             clock.request_began();
@@ -250,18 +244,17 @@ fn hand_over(app: &App, stream: TcpStream, handoff: Handoff) -> io::Result<()> {
     Ok(())
 }
 
-async fn http2<S>(app: Arc<App>, stream: S, peer: Peer, seat: &Arc<Seat>) -> Outcome
+async fn http2<S>(app: Arc<App>, stream: S, peer: Peer) -> Outcome
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (heartbeat, http) = (app.config.stream.heartbeat, &app.config.http);
     let (head, idle) = (http.header_timeout, http.idle_timeout.max(http.body_timeout));
-    let metrics = Arc::clone(&app.metrics);
+    let (metrics, seat) = (Arc::clone(&app.metrics), Arc::clone(&peer.seat));
     let service = {
-        let (app, seat) = (Arc::clone(&app), Arc::clone(seat));
-        service_fn(move |mut request: Request<Incoming>| -> Answering {
-            let (app, peer, busy) = (Arc::clone(&app), peer.clone(), seat.busy());
-            request.extensions_mut().insert(Arc::clone(&seat));
+        let app = Arc::clone(&app);
+        service_fn(move |request: Request<Incoming>| -> Answering {
+            let (app, peer, busy) = (Arc::clone(&app), peer.clone(), peer.seat.busy());
             Box::pin(async move {
                 let response = route::answer(app, Transport::Hyper, peer, request).await;
                 Ok(response.map(|body| busy.until_written(body)))

@@ -1,7 +1,7 @@
 //! Bodies of requests: read within their limits, in time, and together within the memory that there is for them.
 
 use super::{App, pending::Seat, problem::Problem};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
@@ -38,21 +38,29 @@ impl Memory {
 
 /// A body, and the memory that it takes until it is dropped.
 pub(super) struct Received<'a> {
-    bytes: BytesMut,
+    /// All of it, where it came in one piece, as nearly every one does.
+    first: Bytes,
+    /// All of it, where it did not.
+    joined: BytesMut,
     memory: &'a Memory,
 }
 
 impl<'a> Received<'a> {
     fn new(memory: &'a Memory) -> Self {
-        Self { bytes: BytesMut::new(), memory }
+        Self { first: Bytes::new(), joined: BytesMut::new(), memory }
     }
 
-    /// Copies what has come: a piece of a larger buffer would hold all of it, however small.
-    fn push(&mut self, more: &[u8]) -> Result<(), Failure> {
+    fn push(&mut self, more: Bytes) -> Result<(), Failure> {
         if !self.memory.take(more.len()) {
             return Err(Failure::NoMemory);
         }
-        self.bytes.extend_from_slice(more);
+        if self.is_empty() {
+            self.first = more;
+        } else {
+            // Copied: many pieces of larger buffers would hold all of these, however small they are.
+            self.joined.extend_from_slice(&std::mem::take(&mut self.first));
+            self.joined.extend_from_slice(&more);
+        }
         Ok(())
     }
 }
@@ -61,13 +69,13 @@ impl Deref for Received<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes
+        if self.joined.is_empty() { &self.first } else { &self.joined }
     }
 }
 
 impl Drop for Received<'_> {
     fn drop(&mut self) {
-        self.memory.held.fetch_sub(self.bytes.len(), Ordering::AcqRel);
+        self.memory.held.fetch_sub(self.len(), Ordering::AcqRel);
     }
 }
 
@@ -80,7 +88,12 @@ enum Failure {
 ///
 /// # Errors
 /// When it has more than `most` bytes, does not come in time, or comes while others' bodies take all the memory.
-pub(super) async fn receive(app: &App, request: Request<Incoming>, most: usize) -> Result<Received<'_>, Problem> {
+pub(super) async fn receive<'a>(
+    app: &'a App,
+    seat: &Arc<Seat>,
+    request: Request<Incoming>,
+    most: usize,
+) -> Result<Received<'a>, Problem> {
     let too_large = || Problem::too_large(format!("the body has more than the {most} bytes that are allowed"));
     if let Some(encoding) = request.headers().get(CONTENT_ENCODING)
         && encoding.as_bytes() != b"identity"
@@ -91,13 +104,12 @@ pub(super) async fn receive(app: &App, request: Request<Incoming>, most: usize) 
     if announced.is_some_and(|length| length > most as u64) {
         return Err(too_large());
     }
-    let seat = request.extensions().get::<Arc<Seat>>().cloned();
     let mut reading = pin!(read(Limited::new(request.into_body(), most), &app.bodies));
     // Most bodies are there with their heads, and need no timer.
     let read = match reading.as_mut().now_or_never() {
         Some(read) => Ok(read),
         None => {
-            let _waiting = seat.as_ref().map(Seat::waiting);
+            let _waiting = seat.waiting();
             tokio::time::timeout(app.config.http.body_timeout, reading).await
         }
     };
@@ -118,7 +130,7 @@ async fn read(mut body: Limited<Incoming>, memory: &Memory) -> Result<Received<'
     while let Some(frame) = body.frame().await {
         // Trailers mean nothing here.
         if let Ok(data) = frame.map_err(Failure::Body)?.into_data() {
-            received.push(&data)?;
+            received.push(data)?;
         }
     }
     Ok(received)
@@ -132,13 +144,16 @@ mod tests {
     fn memory_is_taken_as_bytes_come_and_given_back_with_the_body() {
         let memory = Memory::new(10);
         let mut first = Received::new(&memory);
-        assert!(first.push(b"12345").is_ok() && first.push(b"678").is_ok());
+        let push = |body: &mut Received<'_>, bytes: &'static [u8]| body.push(Bytes::from_static(bytes));
+        assert!(
+            push(&mut first, b"12345").is_ok() && push(&mut first, b"67").is_ok() && push(&mut first, b"8").is_ok()
+        );
         let mut second = Received::new(&memory);
-        assert!(second.push(b"12").is_ok());
-        assert!(matches!(second.push(b"3"), Err(Failure::NoMemory)));
+        assert!(push(&mut second, b"12").is_ok());
+        assert!(matches!(push(&mut second, b"3"), Err(Failure::NoMemory)));
         assert_eq!((&first[..], &second[..]), (&b"12345678"[..], &b"12"[..]));
         drop(first);
-        assert!(second.push(b"3").is_ok());
+        assert!(push(&mut second, b"3").is_ok());
         drop(second);
         assert_eq!(memory.held.load(Ordering::Acquire), 0);
     }

@@ -115,9 +115,9 @@ impl Pending {
         let seat = Arc::new(Seat {
             pending: Weak::clone(&self.this),
             wanted: Arc::default(),
-            state: Mutex::new(State { fresh: true, since: Instant::now(), busy: 0, begun: false, place: None }),
+            state: Mutex::new(State { fresh: true, since: Instant::now(), requests: 0, owing: 0, place: None }),
         });
-        seat.change(|state| state.busy);
+        seat.change(|_| {});
         seat
     }
 
@@ -150,11 +150,18 @@ struct State {
     fresh: bool,
     /// Since when nothing is answered, or owed by the gateway.
     since: Instant,
-    /// Requests that are being answered, those aside whose bodies have not come.
-    busy: usize,
-    /// No request is owed any more.
-    begun: bool,
+    /// Requests that have come and are not answered.
+    requests: usize,
+    /// Those of them whose bodies have not come.
+    owing: usize,
     place: Option<(Kind, u64)>,
+}
+
+impl State {
+    /// Whether it is the client's turn, and nobody else's.
+    fn waits(&self) -> bool {
+        self.requests == self.owing
+    }
 }
 
 impl Seat {
@@ -163,7 +170,7 @@ impl Seat {
         loop {
             self.wanted.notified().await;
             // A request may have come at that very moment.
-            if self.state.lock().unwrap_or_else(PoisonError::into_inner).busy == 0 {
+            if self.state.lock().unwrap_or_else(PoisonError::into_inner).waits() {
                 return;
             }
         }
@@ -176,7 +183,7 @@ impl Seat {
                 let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 let limit = if state.fresh { head } else { between };
                 match limit.checked_sub(state.since.elapsed()) {
-                    _ if state.busy > 0 => limit,
+                    _ if !state.waits() => limit,
                     Some(left) if !left.is_zero() => left,
                     _ => return if state.fresh { fresh } else { idle },
                 }
@@ -188,31 +195,28 @@ impl Seat {
     /// A request has come.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.change(|state| {
-            (state.begun, state.fresh) = (true, false);
-            state.busy + 1
+            state.fresh = false;
+            state.requests += 1;
         });
         Busy(Arc::clone(self))
     }
 
     /// The rest of a request has not come.
     pub(super) fn waiting(self: &Arc<Self>) -> Owing {
-        self.change(|state| {
-            state.begun = false;
-            state.busy.saturating_sub(1)
-        });
+        self.change(|state| state.owing += 1);
         Owing(Arc::clone(self))
     }
 
-    fn change(&self, busy: impl FnOnce(&mut State) -> usize) {
+    fn change(&self, change: impl FnOnce(&mut State)) {
         let Some(pending) = self.pending.upgrade() else { return };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.busy = busy(&mut state);
+        change(&mut state);
         if let Some((kind, place)) = state.place.take() {
             pending.leave(kind, place);
         }
-        if state.busy == 0 {
+        if state.waits() {
             state.since = Instant::now();
-            let kind = if state.begun { Kind::Idle } else { Kind::Unfinished };
+            let kind = if state.fresh || state.owing > 0 { Kind::Unfinished } else { Kind::Idle };
             state.place = Some((kind, pending.wait(kind, &self.wanted)));
         }
     }
@@ -239,7 +243,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.change(|state| state.busy.saturating_sub(1));
+        self.0.change(|state| state.requests -= 1);
     }
 }
 
@@ -248,10 +252,7 @@ pub(super) struct Owing(Arc<Seat>);
 
 impl Drop for Owing {
     fn drop(&mut self) {
-        self.0.change(|state| {
-            state.begun = true;
-            state.busy + 1
-        });
+        self.0.change(|state| state.owing -= 1);
     }
 }
 
@@ -344,8 +345,13 @@ mod tests {
         assert_eq!(count(), (0, 0), "another request is being answered");
         drop(two);
         assert_eq!(count(), (1, 0), "all that there is owes its body");
+        let (three, another) = (seat.busy(), seat.waiting());
         drop(body);
+        assert_eq!(count(), (0, 0), "one body is there");
         drop(one);
+        assert_eq!(count(), (1, 0), "the other is owed still");
+        drop(another);
+        drop(three);
         assert_eq!(count(), (0, 1));
         drop(seat);
         assert_eq!((count(), pending.metrics.connections_pending.get()), ((0, 0), 0));

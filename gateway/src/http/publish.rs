@@ -3,7 +3,14 @@
 //! A 2xx is only ever said of what the broker has accepted.
 
 use super::{
-    App, body::Body, caller::Caller, incoming_body::receive, problem::Problem, query::Query, rates, route::json,
+    App,
+    body::Body,
+    caller::{Caller, Peer},
+    incoming_body::receive,
+    problem::Problem,
+    query::Query,
+    rates,
+    route::json,
 };
 use crate::{
     auth::Act,
@@ -29,6 +36,7 @@ struct Published<'a> {
 /// `POST /channels/{channel}/events` and `POST /broadcast`.
 pub(super) async fn one(
     app: &App,
+    peer: &Peer,
     caller: &Caller,
     channel: Channel,
     request: Request<Incoming>,
@@ -40,7 +48,7 @@ pub(super) async fn one(
     let idempotency_key = header_key(request.headers())?;
     // Kept as long as the history is, so without what its buffer has beside.
     let most = app.config.limits.event_bytes.get();
-    let data = Bytes::copy_from_slice(&receive(app, request, most).await?);
+    let data = Bytes::copy_from_slice(&receive(app, &peer.seat, request, most).await?);
     let event = checked_event(most, event_type.as_deref(), data)?;
     rates::event(app, &channel)?;
     let publish = Publish { channel: channel.clone(), event, idempotency_key };
@@ -52,12 +60,17 @@ pub(super) async fn one(
 }
 
 /// `POST /events`: a JSON object, an array of them, or one a line.
-pub(super) async fn batch(app: &App, caller: &Caller, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+pub(super) async fn batch(
+    app: &App,
+    peer: &Peer,
+    caller: &Caller,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
     let limits = &app.config.limits;
     rates::publish(app, caller)?;
     let ndjson = is_ndjson(request.headers());
     let request_key = header_key(request.headers())?;
-    let body = receive(app, request, limits.batch_bytes.get()).await?;
+    let body = receive(app, &peer.seat, request, limits.batch_bytes.get()).await?;
     let items = split(&body, ndjson)?;
     if items.len() > limits.batch_events {
         let most = limits.batch_events;

@@ -166,15 +166,15 @@ async fn handle(
     };
     match (resource, request.method()) {
         (Resource::Console(_), _) => Err(Problem::not_found("there is no such file")),
-        (Resource::Events, &Method::POST) => publish::batch(app, &caller, request).await,
+        (Resource::Events, &Method::POST) => publish::batch(app, peer, &caller, request).await,
         (Resource::Events, _) => {
             // A stream is no request that a stop waits for.
             drop(counted);
             subscribe::stream(app, transport, &caller, &request, &query).await
         }
-        (Resource::Broadcast, _) => publish::one(app, &caller, Channel::all(), request, &query).await,
+        (Resource::Broadcast, _) => publish::one(app, peer, &caller, Channel::all(), request, &query).await,
         (Resource::ChannelEvents(name), &Method::POST) => {
-            publish::one(app, &caller, channel(name)?, request, &query).await
+            publish::one(app, peer, &caller, channel(name)?, request, &query).await
         }
         (Resource::ChannelEvents(name), &Method::DELETE) => history::forget(app, &caller, &channel(name)?).await,
         (Resource::ChannelEvents(name), _) => history::read(app, &caller, &channel(name)?, &query).await,

@@ -1,27 +1,24 @@
 //! A hub with the embedded broker and one shard, and many subscribers that have no sockets: the shard writes to their
 //! outboxes. For tests, and for measuring what a delivery costs beside the kernel's part.
 
+#[path = "open.rs"]
+mod open;
+
 use bytes::Bytes;
 use hyper::body::Body;
+use open::open;
 use sluice_gateway::{
     broker::{Broker, Publish, Rules, Sink, memory::MemoryBroker},
     channel::Channel,
     config::Config,
     event::Event,
-    hub::{
-        Guest, Hub,
-        connection::{Greeting, Heartbeat, Open, Outlet, Start},
-    },
+    hub::{Hub, connection::Start},
     metrics::Metrics,
-    sse::{
-        compress::Wire,
-        frame::Format,
-        outbox::{OutboxBody, outbox},
-    },
+    sse::{compress::Wire, frame::Format, outbox::OutboxBody},
 };
 use std::{
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -46,31 +43,9 @@ impl Crowd {
 
     /// A subscriber of this channel, once it is one.
     pub(crate) async fn subscribe(&self, channel: &str) -> OutboxBody {
-        let ticket = Arc::new(OnceLock::new());
-        let (outbox, mut body) = outbox(self.hub.outbox_signals(0, Arc::clone(&ticket)));
-        let (started, has_started) = tokio::sync::oneshot::channel();
-        let guest = Guest { address: std::net::Ipv4Addr::LOCALHOST.into(), subject: None };
-        let permit = self.hub.admit(guest, std::iter::empty()).expect("room");
-        self.hub.open(
-            0,
-            Open {
-                id: "crowd".into(),
-                subject: None,
-                token_id: None,
-                outlet: Outlet::Body { outbox, ticket },
-                head: Bytes::new(),
-                wire: Wire::from(Format::Sse),
-                heartbeat: Heartbeat::Comment,
-                greeting: Greeting::Plain,
-                channels: vec![(Channel::new(channel).expect("a name"), Start::Live)],
-                ends: None,
-                expires: None,
-                started: Some(started),
-                span: tracing::Span::none(),
-                permit,
-            },
-        );
-        has_started.await.expect("it is let in");
+        let channels = vec![(Channel::new(channel).expect("a name"), Start::Live)];
+        let body = open(&self.hub, 0, "crowd", (Bytes::new(), Wire::from(Format::Sse)), channels).await;
+        let mut body = body.expect("it is let in");
         // The greeting.
         std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         body

@@ -1,12 +1,15 @@
 //! A reader that holds its shard up.
 
+use hyper::body::Body;
+use sluice_gateway::sse::outbox::OutboxBody;
 use std::{
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    task::{Wake, Waker},
+    task::{Context, Wake, Waker},
 };
 
 /// Holds the shard up as soon as it gives this reader something, until it is let go: whoever publishes may serve the shard,
@@ -31,8 +34,11 @@ impl Gate {
         (Arc::new(Self { reached: AtomicBool::new(false), released: Mutex::new(released) }), release)
     }
 
-    pub(crate) fn waker(self: &Arc<Self>) -> Waker {
-        Waker::from(Arc::clone(self))
+    /// Stands before what comes next for this reader, of which nothing is here yet.
+    pub(crate) fn before(self: &Arc<Self>, reader: &mut OutboxBody) {
+        let waker = Waker::from(Arc::clone(self));
+        let mut context = Context::from_waker(&waker);
+        while Pin::new(&mut *reader).poll_frame(&mut context).is_ready() {}
     }
 
     /// Whether the shard stands at it.

@@ -7,6 +7,8 @@
 mod flaky;
 #[path = "../fanout/gate.rs"]
 mod gate;
+#[path = "../fanout/open.rs"]
+mod open;
 #[path = "../../src/sse/compress/testing.rs"]
 mod reader;
 mod world;
@@ -224,7 +226,7 @@ async fn a_client_that_is_ahead_of_a_shard_that_then_misses_more_misses_nothing(
     // The shard stands while the feed finds what it missed, of which the queue takes a part, and while more comes than the
     // feed remembers.
     let (gate, release) = Gate::new();
-    gated.wakes(&gate.waker());
+    gate.before(&mut gated.body);
     let held = {
         let world = Arc::clone(&world);
         tokio::spawn(async move { world.publish(1).await })
@@ -245,6 +247,33 @@ async fn a_client_that_is_ahead_of_a_shard_that_then_misses_more_misses_nothing(
         read_until(stream, seen, |seen| seen.numbers["c0"].last() == Some(&240)).await;
         assert!(seen.is_whole("c0", 240) && seen.gaps.is_empty(), "{} {:?}", seen.breaks("c0"), seen.gaps);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fork_is_found_however_much_came_after_it() {
+    let world = World::new(1, 65_536);
+    world.broker.relay.calm.store(true, Ordering::SeqCst);
+    let mut common = world.publish(0).await;
+    for _ in 2..=5 {
+        common = world.publish(0).await;
+    }
+    world.broker.mark_fork(&world.channels[0], common).await.expect("written down");
+    for _ in 6..=40 {
+        world.publish(0).await;
+    }
+    let late = world.publish(0).await;
+    // More than a page.
+    for _ in 42..=405 {
+        world.publish(0).await;
+    }
+    // Of the other line, and by its clock later than the first of this one: time alone would pass over these.
+    let elsewhere = Position::new(late.micros, common.seq + 1);
+    let mut cursor = CursorWriter::default();
+    cursor.add(&world.channels[0], elsewhere, false);
+    let mut back = world.connect(&[0], cursor.finish().as_deref()).await.expect("let in");
+    let mut seen = Seen::default();
+    read_until(&mut back, &mut seen, |seen| seen.is_whole("c0", 405)).await;
+    assert_eq!((seen.numbers["c0"][0], seen.gaps.len()), (6, 1), "{:?}", seen.gaps);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,53 +2,42 @@
 
 use crate::{
     flaky::{Flaky, Relay},
+    open::open,
     reader::Reader,
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::Body;
 use sluice_gateway::{
     broker::{Broker, Publish, Rules, Sink, memory::MemoryBroker},
     channel::Channel,
     config::{ByteSize, Config},
     event::Event,
-    hub::{
-        Guest, Hub,
-        connection::{Greeting, Heartbeat, Open, Outlet, Start},
-    },
+    hub::{Hub, connection::Start},
     metrics::Metrics,
     position::Position,
     sse::{
         compress::{Encoding, Wire},
         cursor::{Cursor, Found},
         frame::Format,
-        outbox::{OutboxBody, outbox},
+        outbox::OutboxBody,
     },
 };
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::{
-        Arc, Mutex, OnceLock, RwLock,
+        Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Waker},
     time::Duration,
 };
 
 /// One open stream, in an encoding that is left to chance.
 pub(crate) struct Stream {
-    body: OutboxBody,
+    pub(crate) body: OutboxBody,
     reader: Reader,
 }
 
 impl Stream {
-    /// Has `waker` woken by what comes next, of which nothing has come yet.
-    pub(crate) fn wakes(&mut self, waker: &Waker) {
-        let mut context = Context::from_waker(waker);
-        while Pin::new(&mut self.body).poll_frame(&mut context).is_ready() {}
-    }
-
     /// The text of what comes next, whole blocks always; `None` at the end.
     async fn next(&mut self) -> Option<String> {
         let frame = self.body.frame().await?.expect("no error");
@@ -154,8 +143,6 @@ impl World {
 
     pub(crate) async fn connect(&self, channels: &[usize], id: Option<&str>) -> Option<Stream> {
         let encoding = [Encoding::Identity, Encoding::Gzip, Encoding::Zstd][fastrand::usize(..3)];
-        let guest = Guest { address: std::net::Ipv4Addr::LOCALHOST.into(), subject: None };
-        let permit = self.hub.admit(guest, std::iter::empty()).ok()?;
         let cursor = id.map(Cursor::parse);
         let start = |channel: &Channel| match cursor.as_ref().map(|cursor| cursor.find(channel)) {
             Some(Found::At(position)) => Start::After(position),
@@ -163,27 +150,9 @@ impl World {
             Some(Found::New) | None => Start::Live,
         };
         let channels = channels.iter().map(|&nth| (self.channels[nth].clone(), start(&self.channels[nth]))).collect();
-        let (ticket, shard) = (Arc::new(OnceLock::new()), self.hub.least_loaded());
-        let (writer, body) = outbox(self.hub.outbox_signals(shard, Arc::clone(&ticket)));
-        let (started, has_started) = tokio::sync::oneshot::channel();
-        let open = Open {
-            id: format!("test-{}", self.connections.fetch_add(1, Ordering::SeqCst)).into(),
-            subject: None,
-            token_id: None,
-            outlet: Outlet::Body { outbox: writer, ticket },
-            head: Bytes::new(),
-            wire: Wire::new(Format::Sse, encoding),
-            heartbeat: Heartbeat::Comment,
-            greeting: Greeting::Plain,
-            channels,
-            ends: None,
-            expires: None,
-            started: Some(started),
-            span: tracing::Span::none(),
-            permit,
-        };
-        self.hub.open(shard, open);
-        has_started.await.ok()?;
+        let id = format!("test-{}", self.connections.fetch_add(1, Ordering::SeqCst));
+        let wire = Wire::new(Format::Sse, encoding);
+        let body = open(&self.hub, self.hub.least_loaded(), &id, (Bytes::new(), wire), channels).await?;
         Some(Stream { body, reader: Reader::new(encoding.as_str()) })
     }
 

@@ -1,29 +1,32 @@
 //! A hub with the embedded broker and one shard, whose clients may have little waiting for them.
 
+use crate::open::open;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
+use hyper::body::Frame;
 use serde_json::Value;
 use sluice_gateway::{
     broker::{Broker, Publish, Rules, Sink, memory::MemoryBroker},
     channel::{Channel, Pattern},
     config::{ByteSize, ChannelRule, Config, RuleHistory, SlowPolicy},
     event::Event,
-    hub::{
-        Guest, Hub,
-        connection::{Greeting, Heartbeat, Open, Outlet, Start},
-    },
+    hub::{Hub, connection::Start},
     metrics::Metrics,
     sse::{
         compress::Wire,
         frame::Format,
-        outbox::{HIGH_WATER, OutboxBody, outbox},
+        outbox::{HIGH_WATER, OutboxBody},
     },
 };
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
+
+/// Far longer than anything takes that works.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const OUTBOX_BYTES: usize = 8 * 1024;
 
@@ -36,16 +39,18 @@ pub(crate) struct Line {
 
 pub(crate) struct World {
     pub(crate) hub: Arc<Hub>,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     broker: Arc<dyn Broker>,
     /// How many events each channel has had.
     published: Mutex<HashMap<String, usize>>,
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    /// With a queue to the shard of so many events.
+    pub(crate) fn new(queue_events: usize) -> Self {
         let mut config = Config::default();
         config.hub.shards = 1;
+        config.hub.queue_events = queue_events;
         config.hub.tail_bytes = ByteSize::new(2048);
         config.outbox.max_bytes = ByteSize::new(OUTBOX_BYTES);
         let rule = |name, history, slow| ChannelRule {
@@ -69,29 +74,10 @@ impl World {
 
     /// A client of these channels, with NDJSON, whose lines name them.
     pub(crate) async fn subscribe(&self, channels: &[&str]) -> OutboxBody {
-        let ticket = Arc::new(OnceLock::new());
-        let (outbox, mut body) = outbox(self.hub.outbox_signals(0, Arc::clone(&ticket)));
-        let (started, has_started) = tokio::sync::oneshot::channel();
-        let guest = Guest { address: std::net::Ipv4Addr::LOCALHOST.into(), subject: None };
-        let channel = |name: &&str| (Channel::new(name).expect("a name"), Start::Live);
-        let open = Open {
-            id: "slow".into(),
-            subject: None,
-            token_id: None,
-            outlet: Outlet::Body { outbox, ticket },
-            head: Bytes::from_static(b"{}\n"),
-            wire: Wire::from(Format::Ndjson),
-            heartbeat: Heartbeat::Comment,
-            greeting: Greeting::Plain,
-            channels: channels.iter().map(channel).collect(),
-            ends: None,
-            expires: None,
-            started: Some(started),
-            span: tracing::Span::none(),
-            permit: self.hub.admit(guest, std::iter::empty()).expect("room"),
-        };
-        self.hub.open(0, open);
-        has_started.await.expect("it is let in");
+        let start = |name: &&str| (Channel::new(name).expect("a name"), Start::Live);
+        let head = (Bytes::from_static(b"{}\n"), Wire::from(Format::Ndjson));
+        let body = open(&self.hub, 0, "slow", head, channels.iter().map(start).collect()).await;
+        let mut body = body.expect("it is let in");
         // The first bytes: from here on everything is live.
         body.frame().await.expect("bytes").expect("no error");
         body
@@ -140,23 +126,45 @@ impl World {
                 }
             };
             let Some(frame) = frame else { break };
-            let bytes = frame.expect("no error").into_data().expect("data");
-            text.push_str(std::str::from_utf8(&bytes).expect("UTF-8"));
+            text.push_str(&text_of(frame));
         }
-        assert!(text.ends_with('\n'), "half a line at the end: {:?}", &text[text.len().saturating_sub(80)..]);
-        let line = |line: &str| {
-            let line: Value = serde_json::from_str(line).expect("a whole line");
-            let is_gap = line["event"] == "gap";
-            let number = line["data"].as_str().and_then(|data| data.trim().parse().ok());
-            Line { channel: line["channel"].as_str().unwrap_or_default().to_owned(), is_gap, number }
-        };
-        text.lines().map(line).collect()
+        lines(&text)
+    }
+
+    /// All lines up to the last event of `channel`, which may have to be read from history first.
+    pub(crate) async fn read_to_last(&self, body: &mut OutboxBody, channel: &str) -> Vec<Line> {
+        let last = self.published.lock().expect("not poisoned").get(channel).copied();
+        let is_last = |line: &Line| line.channel == channel && line.number == last;
+        let mut text = String::new();
+        loop {
+            let frame = tokio::time::timeout(PATIENCE, body.frame()).await.expect("it comes");
+            text.push_str(&text_of(frame.expect("not the end")));
+            if text.ends_with('\n') && lines(&text).iter().any(is_last) {
+                return lines(&text);
+            }
+        }
     }
 
     /// Streams ended because more waited than may.
     pub(crate) fn ended_slow(&self) -> u64 {
         self.metrics.disconnects.with_label_values(&["slow"]).get()
     }
+}
+
+fn text_of(frame: Result<Frame<Bytes>, std::convert::Infallible>) -> String {
+    let Ok(frame) = frame;
+    String::from_utf8(frame.into_data().expect("data").into()).expect("UTF-8")
+}
+
+fn lines(text: &str) -> Vec<Line> {
+    assert!(text.ends_with('\n'), "half a line at the end: {:?}", &text[text.len().saturating_sub(80)..]);
+    let line = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("a whole line");
+        let is_gap = line["event"] == "gap";
+        let number = line["data"].as_str().and_then(|data| data.trim().parse().ok());
+        Line { channel: line["channel"].as_str().unwrap_or_default().to_owned(), is_gap, number }
+    };
+    text.lines().map(line).collect()
 }
 
 /// The numbers of a channel that a client was not sent.
