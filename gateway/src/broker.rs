@@ -12,6 +12,7 @@ use crate::{channel::Channel, config::Config, event::Event, position::Position};
 use announcement::Announced;
 use bytes::Bytes;
 use log::Page;
+use sha2::{Digest, Sha256};
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -32,6 +33,8 @@ pub struct Accepted {
     pub position: Option<Position>,
     /// It had been accepted before, under the same idempotency key.
     pub repeated: bool,
+    /// As many replicas of the broker have it as were asked for. If not, it is out, and may be lost with its master.
+    pub replicated: bool,
 }
 
 /// The broker could not be reached in time, or refused.
@@ -65,6 +68,13 @@ impl Rules {
     pub fn retention(&self, channel: &Channel) -> Option<Retention> {
         let kept = self.0.history_of(channel.as_str())?;
         Some(Retention { size: kept.size, age: kept.age, memory: self.0.history.memory })
+    }
+
+    /// Tells these rules from others.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let rules = format!("{:?}{:?}", self.0.history, self.0.channel);
+        Sha256::digest(rules)[..4].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// How long an idempotency key is remembered.
@@ -109,12 +119,14 @@ pub trait Sink: Send + Sync + 'static {
     fn flush(&self) {}
     /// The same, as soon as the caller's task pauses: more may follow at once, and is then written together.
     fn flush_soon(&self) {}
-    /// Announcements may have been missed on every channel; each will be `subscribed` again.
-    fn cut(&self);
+    /// Announcements may have been missed on these channels; each will be `subscribed` again.
+    fn cut(&self, channels: &mut dyn Iterator<Item = &Channel>);
     /// A message from a replica (perhaps this one) to all of them.
     fn control(&self, message: Bytes);
     /// Whether the broker can be reached, and why not.
     fn reachable(&self, state: Result<(), String>);
+    /// What part of a broker that can be reached cannot, in words; `None` if all of it can.
+    fn partly(&self, _note: Option<String>) {}
 }
 
 /// What carries events between replicas and keeps history.
@@ -161,6 +173,11 @@ pub trait Broker: Send + Sync + 'static {
 
     /// The ids of all denied tokens, each with its time.
     fn denied(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, Unavailable>>;
+
+    /// Hands over to other replicas what only one of them does.
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Stops links and background work.
     fn stop(&self);

@@ -14,6 +14,7 @@ mod problems;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod promises;
 mod rate;
+mod redis;
 mod reference;
 mod secret;
 mod sections;
@@ -60,7 +61,7 @@ pub struct Loaded {
 impl Config {
     /// Reads and checks all settings.
     ///
-    /// Reads the file, and the files that it names (`redis.url_file`, those of `[tls]`); nothing else is touched.
+    /// Reads the file, and the files that it names (those of `[redis]` and `[tls]`); nothing else is touched.
     ///
     /// # Errors
     /// Everything that is wrong, one line each: what cannot be read or parsed, unknown keys of the file and flags,
@@ -80,7 +81,7 @@ impl Config {
         let merged = layers::merge([file.unwrap_or_default(), env, flags], &mut problems);
 
         let mut config = Self::read(&mut Reader::new(&merged, &mut problems));
-        secret::take_from_file(&mut config.redis, &mut problems);
+        redis::take_from_files(&mut config.redis, sources.file.as_deref(), &mut problems);
         auth_keys::check(&mut config.auth, sources.file.as_deref(), &mut problems);
         tls::locate(&mut config.tls, sources.file.as_deref());
         // What a file that could not be read would have said is unknown, and so is whether the rest contradicts it.
@@ -88,6 +89,7 @@ impl Config {
             checks::across(&config, &mut problems);
             checks::exposure(&config, &mut problems);
             tls::check(&config.tls, &mut problems);
+            redis::check(&config.redis, &mut problems);
             checks::advice(&config, &mut warnings);
         }
         problems.into_result(Loaded { config, warnings })

@@ -77,6 +77,7 @@ pub struct Hub {
     connections: AtomicUsize,
     draining: std::sync::atomic::AtomicBool,
     reachable: Mutex<Result<(), Away>>,
+    away_in_part: Mutex<Option<String>>,
     started: Instant,
     /// Per shard: when it last turned, in milliseconds since `started`.
     turned: Vec<AtomicU64>,
@@ -140,6 +141,7 @@ impl Hub {
                 why: "it was not reached yet".to_owned(),
                 was_reached: false,
             })),
+            away_in_part: Mutex::default(),
             started: Instant::now(),
             turned,
             shards: (0..shards).map(|_| OnceLock::new()).collect(),
@@ -276,6 +278,12 @@ impl Hub {
     /// When it cannot: since when, and why.
     pub fn reachable(&self) -> Result<(), Away> {
         lock(&self.reachable).clone()
+    }
+
+    /// What part of a broker that can be reached cannot, in words.
+    #[must_use]
+    pub fn away_in_part(&self) -> Option<String> {
+        lock(&self.away_in_part).clone()
     }
 
     #[must_use]

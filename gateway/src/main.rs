@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::Parser;
 use sluice_gateway::{
-    config::{Config, LogFormat, Sources},
+    config::{Config, LogFormat, SecretUrl, Sources},
     server::{self, Listeners},
 };
 use std::{io::IsTerminal, io::Write, path::PathBuf, process::ExitCode, time::Duration};
@@ -139,8 +139,14 @@ fn raise_open_files_limit(connections: usize) {
 /// Says where to look, and who may.
 fn banner(config: &Config, listeners: &Listeners) -> anyhow::Result<()> {
     let (public, admin) = (listeners.public.local_addr()?, listeners.admin.local_addr()?);
-    let broker = match &config.redis.url {
+    let redis = &config.redis;
+    let listed = |urls: &[SecretUrl]| urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let broker = match &redis.url {
         Some(url) => url.to_string(),
+        None if !redis.sentinels.is_empty() => {
+            format!("{} of the sentinels {}", redis.master, listed(&redis.sentinels))
+        }
+        None if !redis.cluster.is_empty() => format!("the cluster of {}", listed(&redis.cluster)),
         None => "embedded: one replica, and nothing survives a restart".to_owned(),
     };
     let open = !config.auth.has_keys();

@@ -7,7 +7,8 @@ mod delivery;
 pub use delivery::DeliveryHistogram;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// Why a stream ended, as `sse_disconnects_total{reason}` says it.
@@ -79,9 +80,14 @@ pub struct Metrics {
     pub delivery: DeliveryHistogram,
     pub publish_seconds: Histogram,
     pub redis_up: IntGauge,
+    pub redis_reachable: Gauge,
+    redis_info: IntGaugeVec,
     pub redis_reconnects: IntCounter,
     pub redis_subscribes: IntCounter,
     pub rule_conflicts: IntCounter,
+    pub redis_findings: IntGaugeVec,
+    pub intake: IntCounterVec,
+    pub intake_held: IntGaugeVec,
     pub slow_consumers: IntCounterVec,
     pub dropped_events: IntCounterVec,
     pub outbox_bytes: IntGauge,
@@ -213,7 +219,16 @@ impl Metrics {
             ),
             redis_up: make.gauge(
                 "sse_redis_up",
-                "1 while the link to Redis stands, 0 while it does not; 1 with the embedded broker.",
+                "1 while the links to all masters of Redis stand, else 0; 1 with the embedded broker.",
+            ),
+            redis_reachable: make.made(Gauge::new(
+                "sse_redis_reachable_ratio",
+                "Share of Redis, of a cluster by its slots, to which the links stand: 0 to 1.",
+            )),
+            redis_info: make.gauges(
+                "sse_redis_info",
+                "Always 1; the labels say what each master of Redis is.",
+                &["master", "software", "version"],
             ),
             redis_reconnects: make
                 .counter("sse_redis_reconnects_total", "Times that a standing link to Redis was lost."),
@@ -224,6 +239,21 @@ impl Metrics {
             rule_conflicts: make.counter(
                 "sse_rule_conflicts_total",
                 "Times that a channel's limits in Redis were found to be those of other rules than this replica's.",
+            ),
+            redis_findings: make.gauges(
+                "sse_redis_findings",
+                "Masters of Redis at which something was found that would break a promise, by what it is.",
+                &["finding"],
+            ),
+            intake: make.counters(
+                "sse_intake_entries_total",
+                "Entries of intake streams that this replica settled, by how.",
+                &["result"],
+            ),
+            intake_held: make.gauges(
+                "sse_intake_held",
+                "1 while this replica is the one that takes a stream's entries in, else 0.",
+                &["stream"],
             ),
             dropped_events: make.counters(
                 "sse_dropped_events_total",
@@ -300,6 +330,12 @@ impl Metrics {
         for source in ["http", "raw"] {
             metrics.published.with_label_values(&[source]);
         }
+        for finding in crate::broker::redis::checks::KINDS {
+            metrics.redis_findings.with_label_values(&[finding]);
+        }
+        for result in ["published", "repeated", "rejected"] {
+            metrics.intake.with_label_values(&[result]);
+        }
         for encoding in crate::sse::compress::Encoding::COMPRESSED.map(|encoding| encoding.as_str()) {
             for counters in [&metrics.compressed_before, &metrics.compressed_after, &metrics.compressions] {
                 counters.with_label_values(&[encoding]);
@@ -325,6 +361,27 @@ impl Metrics {
     pub fn count_compressed(&self, encoding: crate::sse::compress::Encoding, plain: u64, bytes: u64) {
         self.compressed_before.with_label_values(&[encoding.as_str()]).inc_by(plain);
         self.compressed_after.with_label_values(&[encoding.as_str()]).inc_by(bytes);
+    }
+
+    /// Says what a master of Redis is, in the place of what it was.
+    pub fn tell_redis(&self, master: &str, software: &str, version: &str) {
+        self.forget_redis(master);
+        self.redis_info.with_label_values(&[master, software, version]).set(1);
+    }
+
+    /// Says no more of a master of Redis.
+    pub fn forget_redis(&self, master: &str) {
+        use prometheus::core::Collector;
+        for family in self.redis_info.collect() {
+            for metric in family.get_metric() {
+                let value =
+                    |name| metric.get_label().iter().find(|label| label.name() == name).map_or("", |l| l.value());
+                if value("master") == master {
+                    // It was there a moment ago; if another thread was faster, it is as it should be.
+                    let _ = self.redis_info.remove_label_values(&[master, value("software"), value("version")]);
+                }
+            }
+        }
     }
 
     /// The text of `/metrics`.

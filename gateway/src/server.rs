@@ -2,7 +2,11 @@
 
 use crate::{
     auth::Auth,
-    broker::{Broker, Rules, Sink, memory::MemoryBroker, redis::RedisBroker},
+    broker::{
+        Broker, Rules, Sink,
+        memory::MemoryBroker,
+        redis::{InvalidRedis, RedisBroker},
+    },
     config::Config,
     edge::tls::{InvalidFile, Tls, reload::Change},
     http::{App, accept, admin},
@@ -25,6 +29,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a stop waits for answers under way.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
+/// How long a stop waits until other replicas can take over what only one of them does.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+
 /// The sockets that the gateway serves, bound before anything is started.
 pub struct Listeners {
     pub public: TcpListener,
@@ -37,7 +44,7 @@ pub enum StartError {
     #[error("{key} = {address} cannot be bound: {error}")]
     Bind { key: &'static str, address: SocketAddr, error: io::Error },
     #[error(transparent)]
-    Redis(#[from] crate::broker::redis::InvalidRedis),
+    Redis(#[from] InvalidRedis),
     #[error("a key cannot be used: {0}")]
     Key(#[from] crate::auth::key::InvalidKey),
     #[error(transparent)]
@@ -100,6 +107,10 @@ pub async fn run(
         shutdown.await;
     }
     wait_for(LAST_ANSWERS, || app.in_flight.load(Ordering::Acquire) == 0).await;
+    // One that cannot be told is not waited for: what this replica did alone is taken over in time.
+    if let Some(broker) = hub.broker() {
+        let _ = tokio::time::timeout(LEAVE_WITHIN, broker.leave()).await;
+    }
     accepting.abort();
     following.abort();
     hub.stop();
@@ -115,14 +126,15 @@ fn broker(
 ) -> Result<Arc<dyn Broker>, StartError> {
     let rules = Rules::new(Arc::clone(config));
     let sink = Arc::clone(hub) as Arc<dyn Sink>;
-    Ok(match &config.redis.url {
-        Some(url) => {
+    Ok(match config.redis.target().map_err(|(key, why)| InvalidRedis { key, why })? {
+        Some(target) => {
             let most = config.limits.event_bytes.get();
             let metrics = Arc::clone(metrics);
-            Arc::new(RedisBroker::start(&config.redis, url.expose(), rules, replica, most, sink, metrics)?)
+            Arc::new(RedisBroker::start(&config.redis, target, rules, replica, most, sink, metrics))
         }
         None => {
             metrics.redis_up.set(1);
+            metrics.redis_reachable.set(1.0);
             Arc::new(MemoryBroker::new(rules, config.memory.max_bytes.get(), sink))
         }
     })

@@ -23,8 +23,15 @@ use tokio::{
 
 /// Variables that begin as the gateway's do and are no settings of it: the command line client's, the tests', and the
 /// file's path.
-const OTHER_VARIABLES: [&str; 6] =
-    ["SLUICE_URL", "SLUICE_TOKEN", "SLUICE_SEED", "SLUICE_CHAOS_SECONDS", "SLUICE_REDIS_URL", "SLUICE_CONFIG"];
+const OTHER_VARIABLES: [&str; 7] = [
+    "SLUICE_URL",
+    "SLUICE_TOKEN",
+    "SLUICE_SEED",
+    "SLUICE_CHAOS_SECONDS",
+    "SLUICE_CHAOS_KINDS",
+    "SLUICE_REDIS_URL",
+    "SLUICE_CONFIG",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -88,6 +95,8 @@ fn metrics() -> BTreeMap<String, (String, BTreeSet<String>)> {
     // A metric with labels is shown from its first value on, and these have none at the start.
     metrics.refused.with_label_values(&["draining"]).inc();
     metrics.problems.with_label_values(&["too-large"]).inc();
+    metrics.tell_redis("127.0.0.1:6379", "redis", "7.0.15");
+    metrics.intake_held.with_label_values(&["sluice:intake"]).set(1);
     let text = String::from_utf8(metrics.render()).expect("UTF-8");
     let mut found = BTreeMap::new();
     for line in text.lines() {

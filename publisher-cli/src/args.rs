@@ -48,7 +48,7 @@ pub enum Command {
         #[command(subcommand)]
         command: BenchCommand,
     },
-    /// Prepare a Redis
+    /// Prepare a Redis, look for what is wrong with it, and count what is in it
     #[command(after_help = examples::REDIS)]
     Redis {
         #[command(subcommand)]
@@ -106,6 +106,8 @@ pub struct PublishArgs {
     /// Publish straight to Redis and not through a gateway
     #[arg(long, value_name = "URL", env = "SLUICE_REDIS_URL", hide_env_values = true)]
     pub redis: Option<String>,
+    #[command(flatten)]
+    pub redis_tls: RedisTls,
     /// What the names in Redis begin with
     #[arg(long, default_value = "sluice:")]
     pub prefix: String,
@@ -163,18 +165,53 @@ pub struct StatsArgs {
 pub enum RedisCommand {
     /// Install the function sluice_publish, or bring it up to date: with it any Redis client publishes durably
     #[command(after_help = examples::REDIS)]
-    Install(InstallArgs),
+    Install(RedisArgs),
+    /// Look for what would break a promise: eviction, persistence, rights, memory, clock; fails if anything is found
+    #[command(after_help = examples::REDIS_CHECK)]
+    Check(RedisArgs),
+    /// Count channels, events and bytes of history, and name the largest and busiest channels
+    #[command(after_help = examples::REDIS_STATS)]
+    Stats(RedisStatsArgs),
 }
 
+/// Which Redis.
 #[derive(Debug, Args)]
-pub struct InstallArgs {
-    /// The Redis; on a cluster, any of its servers
+pub struct RedisArgs {
+    /// The Redis: redis://, rediss://, redis+sentinel://s1,s2/name, redis+cluster://r1,r2 or any server of a cluster
     #[arg(long, value_name = "URL", env = "SLUICE_REDIS_URL", hide_env_values = true)]
     #[arg(default_value = "redis://127.0.0.1:6379")]
     pub redis: String,
-    /// What the names in Redis begin with; those of earlier installations stay known
+    /// What the names in Redis begin with
     #[arg(long, default_value = "sluice:")]
     pub prefix: String,
+    #[command(flatten)]
+    pub tls: RedisTls,
+}
+
+/// Files for rediss://, all PEM.
+#[derive(Debug, Default, Args)]
+pub struct RedisTls {
+    /// Certificates of the authorities that Redis is trusted by
+    #[arg(long, value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+    /// The certificate to present to Redis
+    #[arg(long, value_name = "FILE", requires = "redis_key")]
+    pub redis_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE", requires = "redis_cert")]
+    pub redis_key: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct RedisStatsArgs {
+    #[command(flatten)]
+    pub redis: RedisArgs,
+    /// How many of the largest and busiest channels to name
+    #[arg(long, default_value_t = 10)]
+    pub top: usize,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl Cli {

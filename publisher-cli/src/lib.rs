@@ -8,7 +8,7 @@
 //! - [`gateway`]: requests to a gateway and what its refusals mean. `backoff`, `output` and `duration` are its and the
 //!   commands' small tools.
 //! - [`publish`]: input → batches → a target, which is a gateway or Redis.
-//! - [`mod@redis`]: the function library in Redis.
+//! - [`mod@redis`]: what is done to or asked of Redis itself.
 //! - [`tail`]: a stream, reconnected as EventSource does → lines.
 //! - [`stats`]: counts → a table.
 //! - [`token`]: keys and rights → a token, and back.
@@ -47,7 +47,11 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token { command } => token::run(command).await,
         Command::Stats(stats) => stats::run(stats).await,
         Command::Bench { command } => bench::run(command).await,
-        Command::Redis { command: RedisCommand::Install(install) } => redis::install(install).await,
+        Command::Redis { command } => match command {
+            RedisCommand::Install(install) => redis::install(install).await,
+            RedisCommand::Check(check) => redis::check(check).await,
+            RedisCommand::Stats(stats) => redis::stats(stats).await,
+        },
         Command::Completions { shell } => {
             // Into memory first: `generate` panics where its writer fails, and a closed pipe is no reason to.
             let mut script = Vec::new();

@@ -15,7 +15,6 @@ use http::HttpTarget;
 use input::{Batch, Form, Source};
 use progress::Progress;
 use redis::RedisTarget;
-pub(crate) use redis::{connect as connect_to_redis, open as open_redis};
 use report::Report;
 use sluice_gateway::{channel::Channel, event::Event};
 
@@ -49,7 +48,8 @@ enum Target {
 impl Target {
     fn new(args: &PublishArgs) -> Result<Self, Failure> {
         match &args.redis {
-            Some(url) => RedisTarget::new(url, &args.prefix, args.retry_for).map(Box::new).map(Self::Redis),
+            Some(url) => crate::redis::place(url, &args.redis_tls)
+                .map(|place| Self::Redis(Box::new(RedisTarget::new(place, &args.prefix, args.retry_for)))),
             None => HttpTarget::new(&args.gateway, args.retry_for).map(Self::Http),
         }
         .map_err(Failure::Failed)

@@ -1,31 +1,63 @@
-//! `sluice redis install`: puts the function library into Redis, or brings it up to date.
-//!
-//! On a cluster every master has functions of its own, so each of them is visited.
+//! `sluice redis`: what is done to or asked of Redis itself, whatever it is made of: one server, the master that sentinels
+//! name, or the masters of a cluster.
 
-use crate::{args::InstallArgs, exit::Failure, output::Output, publish};
-use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisResult, aio::MultiplexedConnection, cmd};
-use sluice_gateway::broker::redis::function::{self, Installed};
-use std::collections::BTreeSet;
+mod check;
+mod stats;
 
-/// Runs the command.
+use crate::{args::RedisArgs, exit::Failure, output::Output};
+use redis::aio::MultiplexedConnection;
+use sluice_gateway::broker::redis::{
+    function::{self, Installed},
+    servers::{Masters, Place},
+    target::TlsFiles,
+};
+use std::{path::PathBuf, time::Duration};
+
+pub use check::check;
+pub use stats::stats;
+
+/// How long the masters, and a connection to one, are waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads a URL and the files of TLS beside it.
+pub(crate) fn place(url: &str, args: &crate::args::RedisTls) -> Result<Place, String> {
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let ca = args.redis_ca.as_ref().map(read).transpose()?;
+    let client = match (&args.redis_cert, &args.redis_key) {
+        (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+        _ => None,
+    };
+    Place::new(url, &TlsFiles { ca, client }).map_err(|e| format!("--redis: {e}; an example is redis://127.0.0.1:6379"))
+}
+
+async fn masters(args: &RedisArgs) -> Result<Masters, String> {
+    place(&args.redis, &args.tls)?.masters(CONNECT_TIMEOUT).await.map_err(|error| format!("Redis: {error}"))
+}
+
+/// Connects to one of them; an error names it.
+async fn connect(masters: &Masters, nth: usize) -> Result<MultiplexedConnection, String> {
+    masters.connect(nth, CONNECT_TIMEOUT).await.map_err(|error| format!("{}: {error}", masters.name(nth)))
+}
+
+/// Puts the function library into Redis, or brings it up to date. On a cluster every master has functions of its own.
 ///
 /// # Errors
 /// When some server did not get the library.
-pub async fn install(args: InstallArgs) -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("not installed: {error}"));
-    let client = publish::open_redis(&args.redis).map_err(Failure::Failed)?;
-    let mut connection = publish::connect_to_redis(&client).await.map_err(|error| failed(&error))?;
+pub async fn install(args: RedisArgs) -> Result<(), Failure> {
+    let failed = |error: String| Failure::Failed(format!("not installed: {error}"));
+    let masters = masters(&args).await.map_err(failed)?;
     let mut output = Output::new();
-    if !function::is_cluster(&mut connection).await {
-        let done = function::install(&mut connection, &args.prefix, None, false).await.map_err(|e| failed(&e))?;
-        return output.write(format!("{}\n", told(done)).as_bytes()).await;
-    }
-    for (host, port) in masters(&mut connection).await.map_err(|error| failed(&error))? {
-        let at = |error: &dyn std::fmt::Display| failed(&format!("{host}:{port}: {error}"));
-        let client = beside(&client, &host, port).map_err(|error| at(&error))?;
-        let mut connection = publish::connect_to_redis(&client).await.map_err(|error| at(&error))?;
-        let done = function::install(&mut connection, &args.prefix, None, true).await.map_err(|error| at(&error))?;
-        output.write(format!("{host}:{port}: {}\n", told(done)).as_bytes()).await?;
+    for nth in 0..masters.count() {
+        let mut connection = connect(&masters, nth).await.map_err(failed)?;
+        let cluster = masters.is_cluster();
+        let done = function::install(&mut connection, &args.prefix, None, cluster).await;
+        let done = match done {
+            Ok(done) => told(done),
+            Err(error) if cluster => return Err(failed(format!("{}: {error}", masters.name(nth)))),
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        let line = if cluster { format!("{}: {done}\n", masters.name(nth)) } else { format!("{done}\n") };
+        output.write(line.as_bytes()).await?;
     }
     Ok(())
 }
@@ -37,37 +69,4 @@ fn told(done: Installed) -> &'static str {
         Installed::Unchanged => "already installed",
         Installed::NewerPresent => "a newer version is installed, and was left as it is",
     }
-}
-
-/// The masters that serve slots.
-async fn masters(connection: &mut MultiplexedConnection) -> RedisResult<BTreeSet<(String, u16)>> {
-    // A line is `<id> <host>:<port>@<bus>[,hostname] <flags> …`.
-    let nodes: String = cmd("CLUSTER").arg("NODES").query_async(connection).await?;
-    let master = |line: &str| {
-        let mut fields = line.split(' ').skip(1);
-        let (address, flags) = (fields.next()?.split('@').next()?, fields.next()?);
-        let (host, port) = address.rsplit_once(':')?;
-        // Past the flags: its master, two times, the epoch, the link; then its slots.
-        let serves = fields.nth(5).is_some();
-        let is_master = flags.split(',').any(|flag| flag == "master");
-        (is_master && serves).then_some(Some((host.to_owned(), port.parse().ok()?)))?
-    };
-    Ok(nodes.lines().filter_map(master).collect())
-}
-
-/// The same credentials and security at another address.
-fn beside(client: &Client, host: &str, port: u16) -> RedisResult<Client> {
-    let info = client.get_connection_info().clone();
-    let address = match info.addr() {
-        // A lone node does not know its own name.
-        ConnectionAddr::Tcp(own, _) | ConnectionAddr::TcpTls { host: own, .. } if host.is_empty() => own.clone(),
-        _ => host.to_owned(),
-    };
-    let address = match info.addr() {
-        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
-            ConnectionAddr::TcpTls { host: address, port, insecure: *insecure, tls_params: tls_params.clone() }
-        }
-        _ => ConnectionAddr::Tcp(address, port),
-    };
-    Client::open(info.into_connection_info()?.set_addr(address))
 }

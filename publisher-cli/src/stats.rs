@@ -89,7 +89,7 @@ fn shown(count: Option<u64>) -> String {
 }
 
 /// Rows with their columns under each other: the first to the left, as it names the row, the others to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width_of = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width_of).collect();

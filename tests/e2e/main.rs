@@ -1,7 +1,8 @@
 //! What Sluice promises, tried from outside with real processes. Each test is named by its promise.
 //!
 //! `auth_*` modules try who may do what; `edge_*` modules what stands before HTTP: TLS, proxies, the admin port's door;
-//! `one_*` modules run one gateway with the embedded broker; `cluster_*` modules run several with a Redis, behind nginx;
+//! `one_*` modules run one gateway with the embedded broker; `cluster_*` modules run several with a Redis, behind nginx; `topology_*` modules with Redis as
+//! people run it;
 //! `resume_*` and `chaos_*` modules try the promise that nothing is lost and nothing doubled.
 
 mod auth_jwks;
@@ -15,6 +16,7 @@ mod browser_compression;
 mod chaos_checker;
 mod chaos_exact_resume;
 mod chaos_lost_history;
+mod chaos_topologies;
 mod cluster_compression;
 mod cluster_counts;
 mod cluster_first_id;
@@ -62,3 +64,8 @@ mod resume_replay;
 mod resume_rules;
 mod resume_since;
 mod resume_tail;
+mod topology_access;
+mod topology_cluster;
+mod topology_losses;
+mod topology_outbox;
+mod topology_versions;

@@ -21,7 +21,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
-use world::World;
+use world::{Topology, World};
 
 const CONNECTING: usize = 32;
 /// When nothing has come for this long, nothing will: longer than any retry, nginx's included.
@@ -38,23 +38,26 @@ pub struct Settings {
     pub channels: usize,
     pub events_per_second: u32,
     pub habit: Habit,
+    pub topology: Topology,
     /// Added to the gateways' settings.
     pub config: String,
 }
 
 impl Settings {
-    /// The seed from `SLUICE_SEED`, else chance's; the time from `SLUICE_CHAOS_SECONDS`, else `seconds`.
+    /// The seed from `SLUICE_SEED`, else chance's; the time from `SLUICE_CHAOS_SECONDS`, else `seconds`; the kinds of faults
+    /// from `SLUICE_CHAOS_KINDS` (`KillMaster,MoveSlots`), else all that one Redis can have.
     #[must_use]
     pub fn from_environment(seconds: u64) -> Self {
         let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
         Self {
             seed: number("SLUICE_SEED").unwrap_or_else(|| fastrand::u64(..)),
             time: Duration::from_secs(number("SLUICE_CHAOS_SECONDS").unwrap_or(seconds)),
-            kinds: Kind::ALL.to_vec(),
+            kinds: Kind::from_environment().unwrap_or_else(|| Kind::ALL.to_vec()),
             followers: 300,
             channels: 40,
             events_per_second: 300,
             habit: Habit::Faithful,
+            topology: Topology::One,
             config: String::new(),
         }
     }
@@ -124,7 +127,7 @@ pub async fn run(settings: Settings) -> Report {
     let names: Vec<String> = (0..settings.channels).map(|nth| format!("c{nth}")).collect();
     let choices: Vec<Vec<&str>> = (0..settings.followers).map(|_| some(&mut rng, &names)).collect();
 
-    let mut world = World::start(&settings.config).await;
+    let mut world = World::start(settings.topology, &settings.config).await;
     let followers = choices.iter().map(|channels| Follower::start(world.events(channels), channels, settings.habit));
     world.followers = stream::iter(followers).buffered(CONNECTING).collect().await;
     let publishers = Publishers::start(world.addresses(), &names, settings.events_per_second, settings.seed);

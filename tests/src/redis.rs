@@ -1,4 +1,8 @@
-//! A redis-server that can be killed and started again with its data.
+//! A redis-server that can be killed and started again with its data; alone, or one of a [`cluster`] or of those that
+//! [`sentinel`]s watch.
+
+pub mod cluster;
+pub mod sentinel;
 
 use crate::{
     ports,
@@ -6,7 +10,11 @@ use crate::{
     wait,
 };
 use redis::aio::MultiplexedConnection;
-use std::{net::SocketAddr, process::Command};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 use tempfile::TempDir;
 
 /// A running redis-server, or one that was killed.
@@ -14,27 +22,74 @@ use tempfile::TempDir;
 pub struct Redis {
     process: Process,
     address: SocketAddr,
-    durable: bool,
+    kind: Kind,
     directory: TempDir,
+}
+
+/// Which server, and how it is started.
+#[derive(Debug, Clone)]
+pub struct Kind {
+    /// The program.
+    pub server: PathBuf,
+    pub durable: bool,
+    /// Beside what every one of them has.
+    pub args: Vec<String>,
+    /// Beside `redis://host:port`: user and password, with the `@`.
+    pub credentials: String,
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self { server: "redis-server".into(), durable: false, args: Vec::new(), credentials: String::new() }
+    }
+}
+
+/// Another server than Debian's, which `tests/run` has put there: `redis-6.2`, `valkey-8.1` or `valkey-9.1`.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn server(name: &str) -> PathBuf {
+    let target = crate::process::binary("sluice-gateway");
+    let target = target.ancestors().nth(2).expect("a target directory");
+    let path = target.join("servers").join(name);
+    assert!(path.is_file(), "{} is missing: tests/run puts it there", path.display());
+    path
 }
 
 impl Redis {
     /// One that keeps nothing on disk.
     pub async fn start() -> Self {
-        Self::start_with(false).await
+        Self::start_as(Kind::default()).await
     }
 
     /// One whose every answered write survives `kill -9`.
     pub async fn start_durable() -> Self {
-        Self::start_with(true).await
+        Self::start_as(Kind { durable: true, ..Kind::default() }).await
     }
 
-    async fn start_with(durable: bool) -> Self {
-        let (directory, address) = (directory(), ports::free());
-        let process = run(&directory, address, durable);
-        let redis = Self { process, address, durable, directory };
+    pub async fn start_as(kind: Kind) -> Self {
+        let redis = Self::spawn(kind, |_| {});
         redis.wait_ready().await;
         redis
+    }
+
+    /// Starts it without waiting, in a directory that `make` has put files into.
+    ///
+    /// # Panics
+    /// When the program is missing.
+    #[must_use]
+    pub fn spawn(kind: Kind, make: impl FnOnce(&Path)) -> Self {
+        let (directory, address) = (directory(), ports::free());
+        make(directory.path());
+        let process = run(&directory, address, &kind);
+        Self { process, address, kind, directory }
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Sends a signal: STOP and CONT freeze and thaw it.
@@ -55,7 +110,7 @@ impl Redis {
 
     /// Starts it again where it was, with what it kept.
     pub async fn restart(&mut self) {
-        self.process = run(&self.directory, self.address, self.durable);
+        self.process = run(&self.directory, self.address, &self.kind);
         self.wait_ready().await;
     }
 
@@ -77,7 +132,7 @@ impl Redis {
 
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://{}", self.address)
+        format!("redis://{}{}", self.kind.credentials, self.address)
     }
 
     /// # Panics
@@ -118,25 +173,27 @@ impl Redis {
         count
     }
 
-    async fn try_connection(&self) -> Option<MultiplexedConnection> {
+    pub async fn try_connection(&self) -> Option<MultiplexedConnection> {
         let client = redis::Client::open(self.url()).ok()?;
-        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        let limit = Some(std::time::Duration::from_secs(1));
+        let config = redis::AsyncConnectionConfig::new().set_connection_timeout(limit).set_response_timeout(limit);
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.ok()?;
         // It answers with LOADING while it reads its file.
         redis::cmd("PING").query_async::<String>(&mut connection).await.ok()?;
         Some(connection)
     }
 
-    async fn wait_ready(&self) {
+    pub async fn wait_ready(&self) {
         wait::until("redis-server answers", async || self.try_connection().await).await;
     }
 }
 
-fn run(directory: &TempDir, address: SocketAddr, durable: bool) -> Process {
-    let mut command = Command::new("redis-server");
+fn run(directory: &TempDir, address: SocketAddr, kind: &Kind) -> Process {
+    let mut command = Command::new(&kind.server);
     command.args(["--port", &address.port().to_string(), "--bind", &address.ip().to_string(), "--save", ""]);
-    command.args(["--appendonly", if durable { "yes" } else { "no" }, "--appendfsync", "always"]);
+    command.args(["--appendonly", if kind.durable { "yes" } else { "no" }, "--appendfsync", "always"]);
     // A replica is served at once, and not after waiting for others.
     command.args(["--repl-diskless-sync-delay", "0"]);
-    command.arg("--dir").arg(directory.path());
+    command.arg("--dir").arg(directory.path()).current_dir(directory.path()).args(&kind.args);
     Process::start("redis", &mut command, directory.path())
 }

@@ -49,6 +49,12 @@ pub fn encode(at: Position, prev: u64, event: &Event) -> Bytes {
     out.into()
 }
 
+/// Writes that something stands in the log that is to be read there.
+#[must_use]
+pub fn look() -> Bytes {
+    vec![MARK, LOOK].into()
+}
+
 /// Reads whatever came on a channel. `max_bytes` bounds an event's content.
 #[must_use]
 pub fn decode(payload: Bytes, max_bytes: usize) -> Announced {

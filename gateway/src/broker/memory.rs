@@ -81,7 +81,7 @@ impl MemoryBroker {
         if let Some(key) = &idempotency_key {
             state.forget_keys(now);
             if let Some(known) = state.keys.get(&(channel.clone(), key.clone())) {
-                return Accepted { position: known.position, repeated: true };
+                return Accepted { position: known.position, repeated: true, replicated: true };
             }
         }
         let position = match self.rules.retention(&channel) {
@@ -110,7 +110,7 @@ impl MemoryBroker {
         if state.bytes > self.max_bytes {
             state.shrink(self.max_bytes / 10 * 9);
         }
-        Accepted { position, repeated: false }
+        Accepted { position, repeated: false, replicated: true }
     }
 }
 

@@ -1,32 +1,55 @@
-//! The Redis broker: a subscription link with a supervisor of its own, a lane for publishing, and a pool for the rest.
+//! The Redis broker: for each master a subscription link with a supervisor of its own, a lane for publishing, and a pool
+//! for the rest; and a router that knows which master has what.
 //!
-//! Every channel's log, limits and announcements stand in one hash slot. What is written is written by scripts, each in
+//! One Redis, one that sentinels watch over, and a cluster are the same code over a list of masters ([`topology`]). Every
+//! channel's log, limits and announcements stand in one hash slot. What is written is written by scripts, each in
 //! one step; see `docs/redis.md` for the names and `core.lua` for the heart of it. The same is in
 //! Redis as a function, which [`function`] installs, for publishers that go straight to it ([`direct`]).
 
 mod batch;
+mod calls;
+pub mod checks;
 pub mod direct;
+pub mod facts;
 pub mod function;
+mod intake;
 mod lane;
 mod library;
 mod link;
 pub mod names;
+mod node;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod promises;
+mod reach;
+mod redirect;
+mod router;
 mod scripts;
+pub mod servers;
+pub mod target;
+mod topology;
+mod watch;
 
 use super::{Accepted, BoxFuture, Broker, Ends, Publish, Rules, Since, Sink, Top, Unavailable, log::Page};
 use crate::{auth::denied::now_ms, channel::Channel, config, metrics::Metrics, position::Position};
 use bytes::Bytes;
-use deadpool_redis::{Manager, Pool, PoolError, Runtime};
-use lane::Lane;
+use calls::Calls;
+use futures_util::future::join_all;
+use link::{Want, Wanted};
 use names::Names;
-use redis::{AsyncConnectionConfig, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, Value, aio::ConnectionLike};
+use reach::Reach;
+use redis::Value;
+use router::Routing;
+use scripts::Keys;
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use target::Target;
+use tokio::sync::{Notify, mpsc, watch as latest};
+use topology::Refresh;
 
 /// Channels in one pipeline of joins.
 const JOIN_BATCH: usize = 512;
@@ -35,55 +58,92 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module's documentation.
 pub struct RedisBroker {
-    pool: Pool,
-    lane: Lane,
+    shared: Arc<Shared>,
+    calls: Calls,
+    wants: Mutex<Option<mpsc::UnboundedSender<Want>>>,
+    stopping: latest::Sender<bool>,
+    intakes: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+}
+
+/// What every part of the broker has a use for.
+struct Shared {
+    target: Target,
     names: Names,
     rules: Rules,
+    replica: String,
     timeout: Duration,
-    conflicts: Arc<Conflicts>,
-    wants: Mutex<Option<mpsc::UnboundedSender<link::Want>>>,
+    pool: usize,
+    max_event_bytes: usize,
+    /// On how many replicas an entry must be before it is answered for, and how long that may take.
+    wait: Option<(usize, Duration)>,
+    conflicts: Conflicts,
+    sink: Arc<dyn Sink>,
+    metrics: Arc<Metrics>,
+    reach: Reach,
+    refresh: Refresh,
+    /// Whether it was said that the function library cannot be installed: once is enough.
+    warned: AtomicBool,
+    /// Of all announcements that came.
+    announced_bytes: AtomicU64,
 }
 
 /// Redis cannot be used as it was configured.
 #[derive(Debug, thiserror::Error)]
-#[error("redis.url cannot be used: {0}")]
-pub struct InvalidRedis(String);
+#[error("{key} cannot be used: {why}")]
+pub struct InvalidRedis {
+    pub key: &'static str,
+    pub why: String,
+}
 
 impl RedisBroker {
-    /// Starts the link and the lane; neither waits for Redis to be there. Needs a tokio runtime.
-    ///
-    /// # Errors
-    /// When the URL cannot be read.
+    /// Starts links and lanes; nothing waits for Redis to be there. Needs a tokio runtime.
+    #[must_use]
     pub fn start(
         settings: &config::Redis,
-        url: &str,
+        target: Target,
         rules: Rules,
         replica: &str,
         max_event_bytes: usize,
         sink: Arc<dyn Sink>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, InvalidRedis> {
-        let names = Names::new(&settings.prefix);
-        let pool = pool(url, settings.pool, settings.timeout)?;
-        let conflicts = Arc::new(Conflicts { metrics: Arc::clone(&metrics), complained: Mutex::default() });
-        let lane = Lane::start(pool.clone(), names.clone(), rules.clone(), settings.timeout, Arc::clone(&conflicts));
-        let (wants, wanted) = mpsc::unbounded_channel();
-        let link = link::Settings {
-            client: client(url)?,
-            names: names.clone(),
+    ) -> Self {
+        let refresh = Arc::new(Notify::new());
+        let shared = Arc::new(Shared {
+            target,
+            names: Names::new(&settings.prefix),
+            rules,
             replica: replica.to_owned(),
             timeout: settings.timeout,
+            pool: settings.pool,
             max_event_bytes,
+            wait: (settings.wait_replicas > 0).then_some((settings.wait_replicas, settings.wait_timeout)),
+            conflicts: Conflicts { metrics: Arc::clone(&metrics), complained: Mutex::default() },
+            reach: Reach::new(Arc::clone(&sink), Arc::clone(&metrics)),
+            sink,
+            metrics,
+            refresh,
             warned: AtomicBool::new(false),
+            announced_bytes: AtomicU64::new(0),
+        });
+        let layouts = topology::watch(&shared.target, settings.timeout, Arc::clone(&shared.refresh));
+        let (routes, routing) = latest::channel(Arc::<Routing>::default());
+        let (wants, wanted) = mpsc::unbounded_channel();
+        tokio::spawn(router::run(Arc::clone(&shared), layouts, wanted, routes));
+        let calls = Calls { shared: Arc::clone(&shared), routing };
+        let (stopping, stopped) = latest::channel(false);
+        let take_in = |name: &String| {
+            let stream = shared.names.intake(name);
+            tokio::spawn(intake::run(calls.clone(), stream, stopped.clone()))
         };
-        tokio::spawn(link::supervise(link, sink, metrics, wanted));
-        let (timeout, wants) = (settings.timeout, Mutex::new(Some(wants)));
-        Ok(Self { pool, lane, names, rules, timeout, conflicts, wants })
+        let rules = shared.rules.digest();
+        tokio::spawn(watch::run(calls.clone(), rules, settings.check_every, stopped.clone()));
+        let intakes = Mutex::new(settings.intake.iter().map(take_in).collect());
+        Self { shared, calls, wants: Mutex::new(Some(wants)), stopping, intakes }
     }
 
-    fn want(&self, want: link::Want) {
+    fn want(&self, want: Want) {
         if let Some(wants) = self.wants.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            // The supervisor lives as long as this sender.
+            // The router lives as long as this sender.
             let _ = wants.send(want);
         }
     }
@@ -91,35 +151,40 @@ impl RedisBroker {
     fn joined(&self, channel: &Channel, answer: Value) -> Top {
         let scripts::Joined { top, other_limits } = scripts::joined(answer).map_err(|error| unavailable(&error))?;
         if let Some(found) = other_limits {
-            self.conflicts.found(channel, &found);
+            self.shared.conflicts.found(channel, &found);
         }
         Ok(top)
     }
 
-    async fn query(&self, command: Cmd) -> Result<Value, Unavailable> {
-        let mut connection = checkout(&self.pool, self.timeout).await?;
-        match connection.req_packed_command(&command).await {
-            Ok(answer) => {
-                if is_demoted(&answer) {
-                    drop(deadpool_redis::Connection::take(connection));
-                }
-                answer.extract_error().map_err(|error| unavailable(&error))
-            }
-            Err(error) => {
-                drop(deadpool_redis::Connection::take(connection));
-                Err(unavailable(&error))
-            }
-        }
+    fn join_command(&self, channel: &Channel, whole: bool, keys: Keys) -> redis::Cmd {
+        let Shared { names, rules, .. } = &*self.shared;
+        scripts::join(names, channel, rules.retention(channel), rules.idempotency(), whole, keys)
     }
 
-    /// The answers to a pipeline, errors of single commands among them.
-    async fn pipelined(&self, pipeline: Pipeline, commands: usize) -> Result<Vec<Value>, Unavailable> {
-        let mut connection = checkout(&self.pool, self.timeout).await?;
-        let answers = connection.req_packed_commands(&pipeline, 0, commands).await;
-        if answers.as_ref().map_or(true, |answers| answers.iter().any(is_demoted)) {
-            drop(deadpool_redis::Connection::take(connection));
+    /// The tops of channels that are all at one master.
+    async fn join_at(&self, node: &node::Node, channels: &[&Channel]) -> Vec<Top> {
+        let mut tops = Vec::with_capacity(channels.len());
+        for batch in channels.chunks(JOIN_BATCH) {
+            let make = |channel: &Channel, whole| self.join_command(channel, whole, Keys::All);
+            let answers = match self.calls.pipelined(node, batch, make).await {
+                Ok(answers) => answers,
+                Err(error) => {
+                    tops.extend(batch.iter().map(|_| Err(error.clone())));
+                    continue;
+                }
+            };
+            for (channel, answer) in batch.iter().zip(answers) {
+                let answer = match redirect::Redirect::read(&answer) {
+                    None => Ok(answer),
+                    Some(_) => {
+                        let make = |place: &calls::Place| self.join_command(channel, true, place.keys);
+                        self.calls.query(&self.shared.names.pubsub(channel), make).await
+                    }
+                };
+                tops.push(answer.and_then(|answer| self.joined(channel, answer)));
+            }
         }
-        answers.map_err(|error| unavailable(&error))
+        tops
     }
 }
 
@@ -143,16 +208,6 @@ impl Conflicts {
     }
 }
 
-/// A connection that was just seen to answer, within `timeout` however many dead ones are found on the way.
-async fn checkout(pool: &Pool, timeout: Duration) -> Result<deadpool_redis::Connection, Unavailable> {
-    match tokio::time::timeout(timeout, pool.get()).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(PoolError::Backend(error))) => Err(unavailable(&error)),
-        Ok(Err(PoolError::Timeout(_))) | Err(_) => Err(Unavailable(format!("redis gave no connection in {timeout:?}"))),
-        Ok(Err(_)) => Err(Unavailable("the gateway is stopping".to_owned())),
-    }
-}
-
 /// Whether a server answered that it is no master any more: others may be found at the same address by now, on a new
 /// connection.
 fn is_demoted(answer: &Value) -> bool {
@@ -173,56 +228,45 @@ fn unavailable(error: &redis::RedisError) -> Unavailable {
     Unavailable(why)
 }
 
-/// A client that speaks RESP3, which the link needs for messages beside answers.
-fn client(url: &str) -> Result<redis::Client, InvalidRedis> {
-    let info = url.into_connection_info().map_err(|error| InvalidRedis(error.to_string()))?;
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    redis::Client::open(info.set_redis_settings(settings)).map_err(|error| InvalidRedis(error.to_string()))
-}
-
-fn pool(url: &str, size: usize, timeout: Duration) -> Result<Pool, InvalidRedis> {
-    let invalid = |error: &dyn std::fmt::Display| InvalidRedis(error.to_string());
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
-    let manager = Manager::new_with_config(url, config).map_err(|error| invalid(&error))?;
-    Pool::builder(manager)
-        .max_size(size)
-        .wait_timeout(Some(timeout))
-        .create_timeout(Some(timeout))
-        .recycle_timeout(Some(timeout))
-        .runtime(Runtime::Tokio1)
-        .build()
-        .map_err(|error| invalid(&error))
-}
-
 impl Broker for RedisBroker {
     fn publish(&self, batch: Vec<Publish>) -> BoxFuture<'_, Vec<Result<Accepted, Unavailable>>> {
-        Box::pin(self.lane.publish(batch))
+        Box::pin(self.calls.publish(batch))
     }
 
     fn subscribe(&self, channel: &Channel) {
-        self.want(link::Want::Subscribe(channel.clone()));
+        self.want(Want::Subscribe(Wanted::Channel(channel.clone())));
     }
 
     fn unsubscribe(&self, channel: &Channel) {
-        self.want(link::Want::Unsubscribe(channel.clone()));
+        self.want(Want::Unsubscribe(Wanted::Channel(channel.clone())));
     }
 
     fn join(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Top>, Unavailable>> {
         Box::pin(async move {
-            let mut tops = Vec::with_capacity(channels.len());
-            for batch in channels.chunks(JOIN_BATCH) {
-                let mut pipeline = Pipeline::with_capacity(batch.len());
-                for (index, channel) in batch.iter().enumerate() {
-                    let retention = self.rules.retention(channel);
-                    let idempotency = self.rules.idempotency();
-                    pipeline.add_command(scripts::join(&self.names, channel, retention, idempotency, index == 0));
-                }
-                let answers = self.pipelined(pipeline, batch.len()).await?;
-                for (channel, answer) in batch.iter().zip(answers) {
-                    tops.push(self.joined(channel, answer));
+            let routing = self.calls.known_routing().await;
+            let nowhere = || Err(Unavailable("no master of redis has the channel's slot".to_owned()));
+            let mut tops: Vec<Top> = channels.iter().map(|_| nowhere()).collect();
+            let mut of_node: Vec<Vec<usize>> = routing.nodes().iter().map(|_| Vec::new()).collect();
+            for (nth, channel) in channels.iter().enumerate() {
+                if let Some(index) = routing.owner(&self.shared.names.pubsub(channel)) {
+                    of_node[index].push(nth);
                 }
             }
-            Ok(tops)
+            let each = routing.nodes().iter().zip(&of_node).filter(|(_, numbers)| !numbers.is_empty());
+            let joins = each.map(|(node, numbers)| {
+                let channels: Vec<_> = numbers.iter().map(|&nth| &channels[nth]).collect();
+                async move { (numbers, self.join_at(node, &channels).await) }
+            });
+            for (numbers, answers) in join_all(joins).await {
+                for (&nth, top) in numbers.iter().zip(answers) {
+                    tops[nth] = top;
+                }
+            }
+            // Nothing at all is about the broker, and not about a channel.
+            match tops.iter().all(Result::is_err).then(|| tops.first().cloned()).flatten() {
+                Some(Err(error)) => Err(error),
+                _ => Ok(tops),
+            }
         })
     }
 
@@ -234,14 +278,18 @@ impl Broker for RedisBroker {
         count: usize,
     ) -> BoxFuture<'a, Result<Page, Unavailable>> {
         Box::pin(async move {
-            let answer = self.query(scripts::read(&self.names, channel, after, before, count)).await?;
+            let names = &self.shared.names;
+            let read = |_: &calls::Place| scripts::read(names, channel, after, before, count);
+            let answer = self.calls.query(&names.log(channel), read).await?;
             scripts::page(answer).map_err(|error| unavailable(&error))
         })
     }
 
     fn place<'a>(&'a self, channel: &'a Channel, since: Since) -> BoxFuture<'a, Result<Position, Unavailable>> {
         Box::pin(async move {
-            let answer = self.query(scripts::place(&self.names, channel, since)).await?;
+            let names = &self.shared.names;
+            let place = |_: &calls::Place| scripts::place(names, channel, since);
+            let answer = self.calls.query(&names.log(channel), place).await?;
             scripts::placed(answer).map_err(|error| unavailable(&error))
         })
     }
@@ -257,53 +305,80 @@ impl Broker for RedisBroker {
 
     fn forget<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), Unavailable>> {
         Box::pin(async move {
-            let mut trim = redis::cmd("XTRIM");
-            trim.arg(self.names.log(channel)).arg("MAXLEN").arg("=").arg(0);
-            self.query(trim).await.map(drop)
+            let log = self.shared.names.log(channel);
+            let trim = |_: &calls::Place| {
+                let mut trim = redis::cmd("XTRIM");
+                trim.arg(&log).arg("MAXLEN").arg("=").arg(0);
+                trim
+            };
+            self.calls.query(&log, trim).await.map(drop)
         })
     }
 
     fn mark_fork<'a>(&'a self, channel: &'a Channel, common: Position) -> BoxFuture<'a, Result<(), Unavailable>> {
         Box::pin(async move {
-            let Some(retention) = self.rules.retention(channel) else { return Ok(()) };
-            let mark = scripts::mark_fork(&self.names, channel, common, retention);
-            self.query(mark).await.map(drop)
+            let Shared { names, rules, .. } = &*self.shared;
+            let Some(retention) = rules.retention(channel) else { return Ok(()) };
+            let mark = |place: &calls::Place| scripts::mark_fork(names, channel, common, retention, place.announce);
+            self.calls.query(&names.log(channel), mark).await.map(drop)
         })
     }
 
     fn control(&self, message: Bytes) -> BoxFuture<'_, Result<usize, Unavailable>> {
         Box::pin(async move {
-            let mut publish = redis::cmd("PUBLISH");
-            publish.arg(self.names.control()).arg(&message[..]);
-            let receivers = self.query(publish).await?;
+            let control = self.shared.names.control();
+            let publish = |place: &calls::Place| {
+                let mut publish = redis::cmd(place.announce.command());
+                publish.arg(&control).arg(&message[..]);
+                publish
+            };
+            let receivers = self.calls.query(&control, publish).await?;
             redis::from_redis_value(receivers).map_err(|error| unavailable(&error.into()))
         })
     }
 
     fn deny<'a>(&'a self, token_id: &'a str, until_ms: u64) -> BoxFuture<'a, Result<(), Unavailable>> {
         Box::pin(async move {
-            let mut over = redis::cmd("ZREMRANGEBYSCORE");
-            over.arg(self.names.denied()).arg("-inf").arg(now_ms());
-            self.query(over).await?;
-            let mut add = redis::cmd("ZADD");
-            // The later of two times holds.
-            add.arg(self.names.denied()).arg("GT").arg(until_ms).arg(token_id);
-            self.query(add).await.map(drop)
+            let denied = self.shared.names.denied();
+            let over = |_: &calls::Place| {
+                let mut over = redis::cmd("ZREMRANGEBYSCORE");
+                over.arg(&denied).arg("-inf").arg(now_ms());
+                over
+            };
+            self.calls.query(&denied, over).await?;
+            let add = |_: &calls::Place| {
+                let mut add = redis::cmd("ZADD");
+                // The later of two times holds.
+                add.arg(&denied).arg("GT").arg(until_ms).arg(token_id);
+                add
+            };
+            self.calls.query(&denied, add).await.map(drop)
         })
     }
 
     fn denied(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, Unavailable>> {
         Box::pin(async move {
-            let mut list = redis::cmd("ZRANGEBYSCORE");
-            list.arg(self.names.denied()).arg(now_ms()).arg("+inf").arg("WITHSCORES");
-            let listed: Vec<(String, f64)> =
-                redis::from_redis_value(self.query(list).await?).map_err(|error| unavailable(&error.into()))?;
+            let denied = self.shared.names.denied();
+            let list = |_: &calls::Place| {
+                let mut list = redis::cmd("ZRANGEBYSCORE");
+                list.arg(&denied).arg(now_ms()).arg("+inf").arg("WITHSCORES");
+                list
+            };
+            let listed: Vec<(String, f64)> = redis::from_redis_value(self.calls.query(&denied, list).await?)
+                .map_err(|error| unavailable(&error.into()))?;
             // Milliseconds since 1970 are whole numbers that a double holds.
             Ok(listed.into_iter().map(|(id, until_ms)| (id, until_ms as u64)).collect())
         })
     }
 
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        self.stopping.send_replace(true);
+        let intakes = std::mem::take(&mut *self.intakes.lock().unwrap_or_else(PoisonError::into_inner));
+        Box::pin(async move { drop(join_all(intakes).await) })
+    }
+
     fn stop(&self) {
+        self.stopping.send_replace(true);
         self.wants.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

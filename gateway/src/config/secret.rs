@@ -3,16 +3,15 @@
 use std::fmt;
 
 use ::config::ValueKind;
-use redis::IntoConnectionInfo;
 
 use super::{
-    problems::Problems,
-    sections::Redis,
+    layers::inline,
     settings::{Setting, Why},
+    values::quoted,
 };
+use crate::broker::redis::target::{self, InvalidTarget, SCHEMES, Target};
 
 const HIDDEN: &str = "***";
-const SCHEMES: [&str; 4] = ["redis", "rediss", "unix", "redis+unix"];
 
 /// A Redis URL that the Redis client accepts. Formatting and serialising it hides the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,17 +21,9 @@ impl SecretUrl {
     /// Checks a URL.
     ///
     /// # Errors
-    /// When its scheme is not one of `redis`, `rediss`, `unix` and `redis+unix`, or the Redis client refuses it. The
-    /// error does not repeat the URL.
-    pub fn new(url: &str) -> Result<Self, InvalidUrl> {
-        let parsed = redis::parse_redis_url(url).ok_or(InvalidUrl("it is no URL of a Redis".to_owned()))?;
-        if !SCHEMES.contains(&parsed.scheme()) {
-            return Err(InvalidUrl(format!("the scheme is {}", parsed.scheme())));
-        }
-        match parsed.into_connection_info() {
-            Ok(_) => Ok(Self(url.to_owned())),
-            Err(error) => Err(InvalidUrl(error.to_string())),
-        }
+    /// When it does not say where a Redis is. The error does not repeat the URL.
+    pub fn new(url: &str) -> Result<Self, InvalidTarget> {
+        Target::parse(url).map(|_| Self(url.to_owned()))
     }
 
     /// The URL with its password, for the Redis client alone.
@@ -47,6 +38,11 @@ impl SecretUrl {
 pub struct Secret(String);
 
 impl Secret {
+    #[must_use]
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -72,7 +68,7 @@ impl Setting for Secret {
     }
 
     fn toml(&self) -> String {
-        super::values::quoted(HIDDEN)
+        quoted(HIDDEN)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -84,13 +80,11 @@ impl Setting for Secret {
     }
 }
 
-/// Why a string is no [`SecretUrl`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidUrl(String);
-
 /// A URL without the passwords that it can hold: in the user info, or in the query where the address is a socket's.
 fn hide(url: &str) -> String {
+    if let Some(shown) = target::shown(url) {
+        return shown;
+    }
     let Some(mut parsed) = redis::parse_redis_url(url) else {
         return "(hidden)".to_owned();
     };
@@ -136,7 +130,7 @@ impl serde::Serialize for SecretUrl {
 
 impl Setting for SecretUrl {
     fn kind() -> String {
-        "a URL that begins with redis://, rediss:// or unix://".to_owned()
+        format!("a URL that begins with {SCHEMES}")
     }
 
     fn parse(value: &ValueKind) -> Result<Self, Why> {
@@ -147,7 +141,7 @@ impl Setting for SecretUrl {
     }
 
     fn toml(&self) -> String {
-        super::values::quoted(&self.to_string())
+        quoted(&self.to_string())
     }
 
     fn json(&self) -> serde_json::Value {
@@ -162,25 +156,46 @@ impl Setting for SecretUrl {
     }
 }
 
-/// Sets `redis.url` to what the file at `redis.url_file` holds, if that is set.
-pub(super) fn take_from_file(redis: &mut Redis, problems: &mut Problems) {
-    const KEY: &str = "redis.url_file";
-    let Some(path) = &redis.url_file else {
-        return;
-    };
-    if redis.url.is_some() || problems.concern("redis.url") {
-        problems.add(KEY, format!("redis.url and {KEY} are both set: leave one of them out"));
-        return;
+/// Several of them. As text it is a TOML array, or the URLs with commas between them.
+impl Setting for Vec<SecretUrl> {
+    fn kind() -> String {
+        "a list of URLs, each of one server: redis://host:port, or rediss:// for TLS".to_owned()
     }
-    let shown = path.display();
-    match std::fs::read_to_string(path) {
-        Err(error) => problems.add(KEY, format!("{KEY} = \"{shown}\": cannot be read: {error}")),
-        Ok(content) => match SecretUrl::new(content.trim()) {
-            Ok(url) => redis.url = Some(url),
-            Err(why) => {
-                problems.add(KEY, format!("{KEY} = \"{shown}\": the file must hold {} ({why})", SecretUrl::kind()));
-            }
-        },
+
+    fn parse(value: &ValueKind) -> Result<Self, Why> {
+        let one = |url: &str| match target::is_of_one(url) {
+            true => SecretUrl::new(url).map_err(|error| Some(error.to_string())),
+            false => Err(None),
+        };
+        match value {
+            ValueKind::Array(entries) => entries
+                .iter()
+                .map(|entry| match &entry.kind {
+                    ValueKind::String(url) => one(url),
+                    _ => Err(None),
+                })
+                .collect(),
+            ValueKind::String(list) if list.trim_start().starts_with('[') => match inline(list, "") {
+                Some(array) if matches!(array.kind, ValueKind::Array(_)) => Self::parse(&array.kind),
+                _ => Err(Some("this is no TOML array".to_owned())),
+            },
+            ValueKind::String(list) => list.split(',').map(str::trim).filter(|url| !url.is_empty()).map(one).collect(),
+            _ => Err(None),
+        }
+    }
+
+    fn toml(&self) -> String {
+        let entries: Vec<_> = self.iter().map(|url| quoted(&url.to_string())).collect();
+        format!("[{}]", entries.join(", "))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        self.iter().map(ToString::to_string).collect()
+    }
+
+    /// Without what stands in it, if one of them is not understood: no part of it is known to be no password.
+    fn show(value: &ValueKind) -> String {
+        Self::parse(value).map_or_else(|_| "(hidden)".to_owned(), |urls| urls.toml())
     }
 }
 
@@ -195,6 +210,8 @@ mod tests {
             "rediss://:hunter2@db",
             "unix:///run/redis.sock?db=1&pass=hunter2",
             "redis+unix:///run/redis.sock?user=me&pass=hunter2",
+            "redis+sentinel://me:hunter2@s1,s2/mymaster",
+            "rediss+cluster://me:hunter2@r1",
         ] {
             let secret = SecretUrl::new(url).expect(url);
             let json = serde_json::to_string(&secret).expect("JSON");

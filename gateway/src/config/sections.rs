@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    ApiKey, AuthKey, ByteSize, ChannelRule, Rate, SecretUrl,
+    ApiKey, AuthKey, ByteSize, ChannelRule, Rate, Secret, SecretUrl,
     checks::{is_cookie_name, is_log_level, is_origin, is_prefix},
     settings::{Check, any, optional, settings, that, within},
 };
@@ -106,12 +106,40 @@ settings! {
 }
 
 settings! {
-    /// The Redis that carries events between replicas. Without one, a gateway stands alone.
+    /// The Redis, or Valkey, that carries events between replicas. Without one, a gateway stands alone.
     pub struct Redis {
-        /// Where it is, e.g. "redis://user:password@redis:6379/0"; "" for the embedded broker.
+        /// Where it is, e.g. "redis://user:password@redis:6379/0", "redis+sentinel://s1:26379,s2:26379/mymaster" or
+        /// "redis+cluster://r1:6379,r2:6379" (rediss for TLS); "" for the embedded broker, or for what stands below.
         pub url: Option<SecretUrl> = None, any();
         /// A file that holds the URL, so that the password need not stand here; "" for none.
         pub url_file: Option<PathBuf> = None, any();
+        /// Sentinels that know the master, e.g. ["redis://sentinel-1:26379"]; [] for none.
+        pub sentinels: Vec<SecretUrl> = Vec::new(), any();
+        /// What the sentinels call the master.
+        pub master: String = "mymaster".to_owned(),
+            that("that is not empty", |name: &String| !name.is_empty());
+        /// Some servers of a cluster, e.g. ["redis://redis-0:6379"]; the others are found through them. [] for none.
+        pub cluster: Vec<SecretUrl> = Vec::new(), any();
+        /// The user, where the URL names none.
+        pub username: Option<String> = None, any();
+        /// The password, where the URL has none.
+        pub password: Option<Secret> = None, any();
+        /// A file that holds the password; "" for none.
+        pub password_file: Option<PathBuf> = None, any();
+        /// The number of the database, where the URL says none. A cluster has only 0.
+        pub database: Option<u64> = None, optional(within(0, 1_000_000));
+        /// The user at the sentinels, where their URLs name none.
+        pub sentinel_username: Option<String> = None, any();
+        /// The password at the sentinels, where their URLs have none.
+        pub sentinel_password: Option<Secret> = None, any();
+        /// A file that holds the password at the sentinels; "" for none.
+        pub sentinel_password_file: Option<PathBuf> = None, any();
+        /// Certificates of the authorities that the servers' own are trusted by (PEM); "" for those of the system.
+        pub ca: Option<PathBuf> = None, any();
+        /// The gateway's certificate, where the servers ask for one (PEM); "" for none.
+        pub certificate: Option<PathBuf> = None, any();
+        /// That certificate's private key.
+        pub key: Option<PathBuf> = None, any();
         /// What every name in Redis begins with. Gateways with another prefix share nothing.
         pub prefix: String = "sluice:".to_owned(),
             that("of at most 64 bytes, all of them characters that a channel's name may have",
@@ -122,8 +150,17 @@ settings! {
         pub grace: Duration = secs(5), within(secs(0), mins(10));
         /// How long a channel's subscription is kept after its last client has left.
         pub linger: Duration = secs(5), within(secs(0), mins(10));
-        /// Connections for commands; subscriptions have their own.
+        /// Connections for commands, to each master; subscriptions have their own.
         pub pool: usize = 16, within(1, 1024);
+        /// On how many replicas of its master an event must be before it is answered for.
+        pub wait_replicas: usize = 0, within(0, 16);
+        /// How long that may take.
+        pub wait_timeout: Duration = secs(1), within(millis(10), secs(30));
+        /// Streams in Redis from which events are taken in, after the prefix (sluice:intake); [] for none.
+        pub intake: Vec<String> = vec!["intake".to_owned()], that("of names of streams, each of 1 to 64 letters, \
+            digits, - and _", |names: &Vec<String>| names.iter().all(|name| is_cookie_name(name)));
+        /// How often Redis is looked at for what would break a promise: its settings, rights, memory and clock.
+        pub check_every: Duration = mins(1), within(secs(1), days(1));
     }
 }
 

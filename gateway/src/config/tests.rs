@@ -52,7 +52,23 @@ fn another_value(path: &str, default: &str) -> String {
         "admin_allow" | "proxy.trusted" => "10.0.0.0/8",
         "stream.compression" => "false",
         "redis.url" => "redis://db/1",
-        "redis.url_file" | "tls.certificate" | "tls.key" | "tls.client_ca" => "/nowhere",
+        "redis.sentinels" | "redis.cluster" => "rediss://db",
+        "redis.master"
+        | "redis.username"
+        | "redis.password"
+        | "redis.sentinel_username"
+        | "redis.sentinel_password"
+        | "redis.intake" => "other",
+        "redis.wait_timeout" => "1.5s",
+        "redis.url_file"
+        | "redis.password_file"
+        | "redis.sentinel_password_file"
+        | "redis.ca"
+        | "redis.certificate"
+        | "redis.key"
+        | "tls.certificate"
+        | "tls.key"
+        | "tls.client_ca" => "/nowhere",
         "redis.prefix" => "other:",
         "stream.max_age" => "1h",
         "cors.origins" => "https://a.example",
@@ -154,7 +170,9 @@ fn every_key_can_be_set_by_file_environment_and_flag() {
         let value = another_value(&path, &default);
         let before = Config::default().to_json();
         let file = file(match path.as_str() {
-            "cors.origins" | "admin_allow" | "proxy.trusted" => format!("{path} = [\"{value}\"]"),
+            "cors.origins" | "admin_allow" | "proxy.trusted" | "redis.sentinels" | "redis.cluster" | "redis.intake" => {
+                format!("{path} = [\"{value}\"]")
+            }
             _ => format!("{path} = \"{value}\""),
         });
         let name = env_name(&path);
@@ -163,9 +181,14 @@ fn every_key_can_be_set_by_file_environment_and_flag() {
         let by_flag = Sources { flags: pairs(&[(path.as_str(), value.as_str())]), ..Sources::default() };
         let mut seen = Vec::new();
         for sources in [by_file, by_env, by_flag] {
-            if path == "redis.url_file" {
+            if path.starts_with("redis.") && path.ends_with("_file") {
                 let found = problems(Config::load(&sources));
                 assert!(found.len() == 1 && found[0].contains("\"/nowhere\": cannot be read"), "{found:?}");
+                continue;
+            }
+            if path == "redis.certificate" || path == "redis.key" {
+                let found = problems(Config::load(&sources));
+                assert!(found.len() == 1 && found[0].starts_with(&format!("{path} is set: it needs ")), "{found:?}");
                 continue;
             }
             if path.starts_with("tls.") {

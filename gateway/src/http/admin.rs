@@ -101,9 +101,14 @@ fn answer(app: &App, lifecycle: &Lifecycle, request: &Request<Incoming>) -> Resp
         }
         "/livez" => {
             let stuck = app.hub.stuck_shards(STUCK_AFTER);
-            health("live", stuck.into_iter().map(|shard| format!("shard {shard} does not turn")).collect())
+            health("live", stuck.into_iter().map(|shard| format!("shard {shard} does not turn")).collect(), None)
         }
-        "/readyz" => health("ready", not_ready(app, lifecycle)),
+        "/readyz" => {
+            let reasons = not_ready(app, lifecycle);
+            // What part of the broker is away stops only its own channels: no reason to send clients elsewhere.
+            let notes = app.hub.away_in_part().filter(|_| reasons.is_empty());
+            health("ready", reasons, notes)
+        }
         "/config" => json(&app.config.to_json()),
         _ => {
             Problem::not_found("the admin port has /metrics, /livez, /readyz, /config and POST /drain").into_response()
@@ -130,9 +135,13 @@ fn not_ready(app: &App, lifecycle: &Lifecycle) -> Vec<String> {
     reasons
 }
 
-fn health(name: &str, reasons: Vec<String>) -> Response<Body> {
+fn health(name: &str, reasons: Vec<String>, note: Option<String>) -> Response<Body> {
     let good = reasons.is_empty();
-    let mut response = json(&json!({ name: good, "reasons": reasons }));
+    let mut body = json!({ name: good, "reasons": reasons });
+    if let Some(note) = note {
+        body["notes"] = json!([note]);
+    }
+    let mut response = json(&body);
     if !good {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

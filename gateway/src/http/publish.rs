@@ -53,6 +53,13 @@ pub(super) async fn one(
     rates::event(app, &channel)?;
     let publish = Publish { channel: channel.clone(), event, idempotency_key };
     match accept(app, vec![publish]).await.pop() {
+        Some(Ok(Accepted { position, replicated: false, .. })) => {
+            let problem = unreplicated(app);
+            let mut body = serde_json::to_value(&problem).unwrap_or_default();
+            body["channel"] = channel.as_str().into();
+            body["position"] = json!(position);
+            Ok(problem.with_body(body))
+        }
         Some(Ok(accepted)) => Ok(json(&Published { channel: &channel, position: accepted.position })),
         Some(Err(error)) => Err(Problem::broker_unavailable(error.to_string())),
         None => Err(Problem::broker_unavailable("the broker gave no answer")),
@@ -100,6 +107,12 @@ pub(super) async fn batch(
     let mut accepted = 0;
     for ((place, channel), answer) in places.into_iter().zip(accept(app, publishes).await) {
         results[place] = Some(match answer {
+            Ok(Accepted { position, replicated: false, .. }) => {
+                let problem = unreplicated(app);
+                let result = json!({ "channel": channel, "position": position, "problem": &problem });
+                problems.push(problem);
+                result
+            }
             Ok(Accepted { position, .. }) => {
                 accepted += 1;
                 json!({ "channel": channel, "position": position })
@@ -126,6 +139,15 @@ pub(super) async fn batch(
             first.with_body(body)
         }
     })
+}
+
+/// An event that is out, and may be lost with its master all the same.
+fn unreplicated(app: &App) -> Problem {
+    let wanted = app.config.redis.wait_replicas;
+    Problem::broker_unavailable(format!(
+        "the event has its position, but is not known to be on {wanted} replicas of redis yet: send it again with the same \
+         Idempotency-Key, which waits again and publishes nothing twice"
+    ))
 }
 
 async fn accept(app: &App, batch: Vec<Publish>) -> Vec<Result<Accepted, Unavailable>> {

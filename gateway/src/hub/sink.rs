@@ -42,9 +42,11 @@ impl Sink for Hub {
         }
     }
 
-    fn cut(&self) {
-        for feed in self.read_feeds().values() {
-            self.with_feed(feed, Feed::cut);
+    fn cut(&self, channels: &mut dyn Iterator<Item = &Channel>) {
+        for channel in channels {
+            if let Some(feed) = self.feed(channel.as_str()) {
+                self.with_feed(&feed, Feed::cut);
+            }
         }
     }
 
@@ -62,5 +64,9 @@ impl Sink for Hub {
             (Err(why), Err(away)) => Err(Away { why, ..away.clone() }),
             (Err(why), Ok(())) => Err(Away { since: Instant::now(), why, was_reached: true }),
         };
+    }
+
+    fn partly(&self, note: Option<String>) {
+        *lock(&self.away_in_part) = note;
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{
     Hub, Target,
-    feed::{Need, Repaired},
+    feed::{Cause, Need, Repaired},
     lock,
 };
 use crate::channel::Channel;
@@ -18,7 +18,7 @@ const AUDIT_EVERY: Duration = Duration::from_secs(60);
 /// Before a top that seems wrong is looked at again.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// After the broker answered, but not for one channel: a key of another kind, say.
-const ONE_CHANNEL_AGAIN_AFTER: Duration = Duration::from_secs(5);
+const ONE_CHANNEL_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// After the broker did not answer.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Channels whose tops are asked for in one go.
@@ -74,6 +74,10 @@ impl Hub {
             Need::Repair(cause) => {
                 self.metrics.repairs.with_label_values(&[cause.as_str()]).inc();
                 let channel = channel.clone();
+                if cause == Cause::Audit {
+                    // Announcements did not come although nothing was cut: the subscription itself may be gone.
+                    let _ = self.subscriptions.send((channel.clone(), true));
+                }
                 self.runtime.spawn(async move { hub.repair(channel).await });
             }
         }
@@ -143,11 +147,17 @@ impl Hub {
                                 self.see_to(&channel, need);
                             }
                             (Err(error), Some(_)) => {
-                                tracing::warn!(%channel, %error, "a channel's history cannot be read");
+                                // Of many only one is named: as a rule it is a part of a cluster that is away.
+                                if failed.is_empty() {
+                                    tracing::warn!(%channel, %error, "a channel's history cannot be read");
+                                }
                                 failed.push(channel);
                             }
                             (_, None) => {}
                         }
+                    }
+                    if failed.len() > 1 {
+                        tracing::warn!(channels = failed.len(), "the histories of so many channels cannot be read");
                     }
                     self.join_later(failed, ONE_CHANNEL_AGAIN_AFTER);
                 }

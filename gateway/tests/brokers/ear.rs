@@ -48,7 +48,7 @@ impl Sink for Ear {
     fn announced(&self, channel: &str, announced: Announced) {
         self.0.lock().expect("not poisoned").announced.push((channel.to_owned(), announced));
     }
-    fn cut(&self) {
+    fn cut(&self, _: &mut dyn Iterator<Item = &Channel>) {
         self.0.lock().expect("not poisoned").cuts += 1;
     }
     fn control(&self, message: Bytes) {

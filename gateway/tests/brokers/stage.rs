@@ -3,7 +3,11 @@
 use crate::{ear::Ear, server::Server};
 use bytes::Bytes;
 use sluice_gateway::{
-    broker::{Broker, Publish, Rules, Sink, memory::MemoryBroker, redis::RedisBroker},
+    broker::{
+        Broker, Publish, Rules, Sink,
+        memory::MemoryBroker,
+        redis::{RedisBroker, target::Target},
+    },
     channel::Channel,
     config::{Config, Sources},
     event::Event,
@@ -41,14 +45,13 @@ pub(crate) async fn on_redis() -> Stage {
     let (sink, metrics) = (Arc::clone(&ear) as Arc<dyn Sink>, Arc::new(Metrics::new()));
     let broker = RedisBroker::start(
         &config.redis,
-        &server.url(),
+        Target::parse(&server.url()).expect("an address"),
         Rules::new(Arc::clone(&config)),
         "test",
         1 << 16,
         sink,
         metrics,
-    )
-    .expect("started");
+    );
     ear.until("the link stands", |heard| heard.reachable.clone()?.ok()).await;
     Stage { broker: Arc::new(broker), ear, server: Some(server) }
 }

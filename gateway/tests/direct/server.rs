@@ -9,10 +9,11 @@ use sluice_gateway::{
             RedisBroker,
             direct::{self, Direct},
             function,
+            target::Target,
         },
     },
     channel::Channel,
-    config::Config,
+    config::{self, Config},
     event::Event,
     metrics::Metrics,
 };
@@ -87,9 +88,11 @@ impl Redis {
     }
 
     pub(crate) fn gateway_at(&self, url: &str, config: Config) -> RedisBroker {
-        let config = Arc::new(config);
+        // What stands in Redis is then what publishing left there.
+        let config = Arc::new(Config { redis: config::Redis { intake: Vec::new(), ..config.redis.clone() }, ..config });
         let (rules, metrics) = (Rules::new(Arc::clone(&config)), Arc::new(Metrics::new()));
-        RedisBroker::start(&config.redis, url, rules, "r1", 65536, Arc::new(Deaf), metrics).expect("an address")
+        let target = Target::parse(url).expect("an address");
+        RedisBroker::start(&config.redis, target, rules, "r1", 65536, Arc::new(Deaf), metrics)
     }
 
     /// What a channel's log holds: position, `prev` and data.
@@ -163,7 +166,7 @@ struct Deaf;
 impl Sink for Deaf {
     fn subscribed(&self, _: &Channel) {}
     fn announced(&self, _: &str, _: Announced) {}
-    fn cut(&self) {}
+    fn cut(&self, _: &mut dyn Iterator<Item = &Channel>) {}
     fn control(&self, _: bytes::Bytes) {}
     fn reachable(&self, _: Result<(), String>) {}
 }

@@ -43,7 +43,7 @@ impl Sink for Relay {
         }
     }
 
-    fn cut(&self) {}
+    fn cut(&self, _: &mut dyn Iterator<Item = &Channel>) {}
 
     fn control(&self, message: Bytes) {
         self.hub.control(message);
@@ -91,7 +91,8 @@ impl Flaky {
     /// Loses the link for a moment, as a killed or stopped Redis would.
     pub(crate) async fn cut(&self) {
         self.relay.cut.store(true, Ordering::SeqCst);
-        self.relay.hub.cut();
+        let channels = self.subscribed.lock().expect("not poisoned").clone();
+        self.relay.hub.cut(&mut channels.iter());
         tokio::time::sleep(Duration::from_millis(fastrand::u64(..120))).await;
         self.relay.cut.store(false, Ordering::SeqCst);
         let channels = self.subscribed.lock().expect("not poisoned").clone();

@@ -97,6 +97,20 @@ After it, from any client of that Redis:
 publishes to news, an event of the type update or of none, and answers its
 position. Gateways install it too, where their user may. Needs Redis 7.0.";
 
+pub(super) const REDIS_CHECK: &str = "\
+Examples:
+  sluice redis check
+  sluice redis check --redis redis+sentinel://s1,s2,s3/mymaster
+  sluice redis check --redis rediss+cluster://:password@r1,r2 --redis-ca ca.crt
+
+Each master is named with what it is and what was found, and what to do about
+it. The exit code is 1 if anything was found.";
+
+pub(super) const REDIS_STATS: &str = "\
+Examples:
+  sluice redis stats
+  sluice redis stats --redis redis+cluster://r1,r2 --top 3 --json";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   sluice completions bash > ~/.local/share/bash-completion/completions/sluice

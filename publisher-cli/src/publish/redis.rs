@@ -7,24 +7,26 @@
 
 use super::{Outcome, Outgoing, Refused, keys::Keys};
 use crate::backoff::Retry;
-use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, RedisResult, Value, aio::MultiplexedConnection,
-};
+use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value, aio::MultiplexedConnection};
 use sluice_gateway::broker::{
     Publish,
-    redis::direct::{self, Direct},
+    redis::{
+        direct::{self, Direct},
+        names::Names,
+        servers::{Masters, Place},
+    },
 };
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For one group, which is at most a batch of about a mebibyte.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Events of one transaction: a few milliseconds in which the server does nothing else.
 const GROUP: usize = 128;
 
 pub(super) struct RedisTarget {
-    client: Client,
-    link: Option<Link>,
+    place: Place,
+    /// The masters, and what each of those is that were published to.
+    masters: Option<Masters>,
+    links: HashMap<usize, Link>,
     prefix: String,
     retry_for: Duration,
     keys: Keys,
@@ -46,9 +48,9 @@ enum Attempt {
 }
 
 impl RedisTarget {
-    pub(super) fn new(url: &str, prefix: &str, retry_for: Duration) -> Result<Self, String> {
-        let client = open(url)?;
-        Ok(Self { client, link: None, prefix: prefix.to_owned(), retry_for, keys: Keys::new(), group: GROUP })
+    pub(super) fn new(place: Place, prefix: &str, retry_for: Duration) -> Self {
+        let (masters, links, keys) = (None, HashMap::new(), Keys::new());
+        Self { place, masters, links, prefix: prefix.to_owned(), retry_for, keys, group: GROUP }
     }
 
     pub(super) async fn publish(&mut self, events: &[Outgoing]) -> Vec<Outcome> {
@@ -81,7 +83,7 @@ impl RedisTarget {
                 Ok(Attempt::OneByOne) => self.group = 1,
                 Err(error) => {
                     // What the server can do is asked anew as well: it may be another one by now.
-                    self.link = None;
+                    (self.masters, self.links) = (None, HashMap::new());
                     if !may_pass(&error) || !retry.wait(None).await {
                         return Err(error);
                     }
@@ -91,7 +93,7 @@ impl RedisTarget {
     }
 
     async fn attempt(&mut self, rest: &[Publish]) -> RedisResult<Attempt> {
-        let Link { mut connection, direct } = self.link().await?;
+        let Link { mut connection, direct } = self.link(&rest[0]).await?;
         let mut size = rest.len().min(self.group);
         if direct.is_cluster() {
             // A transaction is one slot's.
@@ -123,25 +125,27 @@ impl RedisTarget {
         }
     }
 
-    async fn link(&mut self) -> RedisResult<Link> {
-        if let Some(link) = &self.link {
+    /// The master that has the event's channel.
+    async fn link(&mut self, publish: &Publish) -> RedisResult<Link> {
+        let masters = match &self.masters {
+            Some(masters) => masters,
+            None => {
+                let found = self.place.masters(CONNECT_TIMEOUT).await;
+                self.masters.insert(found.map_err(|why| (ErrorKind::Io, "no master", why))?)
+            }
+        };
+        let name = Names::new(&self.prefix).pubsub(&publish.channel);
+        let nobody = || RedisError::from((ErrorKind::Io, "no master of the cluster has the channel's slot"));
+        let nth = masters.of(&name).ok_or_else(nobody)?;
+        if let Some(link) = self.links.get(&nth) {
             return Ok(link.clone());
         }
-        let mut connection = connect(&self.client).await?;
+        let mut connection = masters.connect(nth, CONNECT_TIMEOUT).await?;
         let direct = Direct::find(&mut connection, &self.prefix).await?;
-        Ok(self.link.insert(Link { connection, direct }).clone())
+        let link = Link { connection, direct };
+        self.links.insert(nth, link.clone());
+        Ok(link)
     }
-}
-
-pub(crate) fn open(url: &str) -> Result<Client, String> {
-    Client::open(url).map_err(|e| format!("--redis: {e}; an example is redis://127.0.0.1:6379"))
-}
-
-pub(crate) async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(ANSWER_TIMEOUT));
-    client.get_multiplexed_async_connection_with_config(&config).await
 }
 
 /// One event's outcome; an error if the whole group is to be sent again.
@@ -164,11 +168,13 @@ fn told(error: &RedisError) -> String {
 /// Whether the same may be taken a little later: everything that is about the server and its connection, nothing that
 /// is about the event or the user's rights.
 fn may_pass(error: &RedisError) -> bool {
-    const STATES: [&str; 10] = [
+    const STATES: [&str; 12] = [
         "LOADING",
         "BUSY",
         "READONLY",
         "TRYAGAIN",
+        "MOVED",
+        "ASK",
         "CLUSTERDOWN",
         "MASTERDOWN",
         "NOREPLICAS",

@@ -29,6 +29,18 @@ pub enum Kind {
     StopRedis,
     /// Some clients read nothing for a while.
     PauseClients,
+    /// `kill -9` of a master, which comes back as a replica once another was promoted.
+    KillMaster,
+    /// SIGSTOP of a master, and SIGCONT once another was promoted.
+    FreezeMaster,
+    /// A master hands over to its replica.
+    HandOver,
+    /// `kill -9` of a sentinel, and started again.
+    KillSentinel,
+    /// Slots go from one master to another, and back.
+    MoveSlots,
+    /// A master comes into the cluster, and gets some slots.
+    AddMaster,
 }
 
 impl Kind {
@@ -48,11 +60,52 @@ impl Kind {
         Self::PauseClients,
     ];
 
+    /// What happens where sentinels watch.
+    pub const SENTINELS: [Self; 9] = [
+        Self::KillGateway,
+        Self::StopGateway,
+        Self::CutClients,
+        Self::KillSubscriptions,
+        Self::PauseClients,
+        Self::KillMaster,
+        Self::FreezeMaster,
+        Self::HandOver,
+        Self::KillSentinel,
+    ];
+
+    /// What happens to a cluster.
+    pub const CLUSTER: [Self; 10] = [
+        Self::KillGateway,
+        Self::StopGateway,
+        Self::CutClients,
+        Self::KillSubscriptions,
+        Self::PauseClients,
+        Self::KillMaster,
+        Self::FreezeMaster,
+        Self::HandOver,
+        Self::MoveSlots,
+        Self::AddMaster,
+    ];
+
+    /// Those that `SLUICE_CHAOS_KINDS` names.
+    ///
+    /// # Panics
+    /// When it names one that does not exist.
+    #[must_use]
+    pub fn from_environment() -> Option<Vec<Self>> {
+        let named = std::env::var("SLUICE_CHAOS_KINDS").ok()?;
+        let all = || Self::ALL.into_iter().chain(Self::SENTINELS).chain(Self::CLUSTER);
+        let kind = |name: &str| all().find(|kind| format!("{kind:?}") == name);
+        Some(named.split(',').map(|name| kind(name).unwrap_or_else(|| panic!("no fault is called {name}"))).collect())
+    }
+
     /// How long it may last, in milliseconds.
     fn lasts(self) -> std::ops::Range<u64> {
         match self {
             Self::CutClients | Self::CutReplica | Self::CutRedisLink | Self::KillSubscriptions => 0..1,
-            Self::KillGateway | Self::StopGateway | Self::KillRedis | Self::StopRedis => 100..1500,
+            Self::KillGateway | Self::StopGateway | Self::KillRedis | Self::StopRedis | Self::KillSentinel => 100..1500,
+            // As long as it takes.
+            Self::KillMaster | Self::FreezeMaster | Self::HandOver | Self::MoveSlots | Self::AddMaster => 100..300,
             Self::StallClients | Self::StallReplica | Self::StallRedisLink | Self::FreezeRedis | Self::PauseClients => {
                 1000..4000
             }

@@ -7,7 +7,7 @@ use crate::{
     gateway::{Gateway, Options, events_target},
     nginx::Nginx,
     proxy::Proxy,
-    redis::Redis,
+    redis::{Kind, Redis, cluster::RedisCluster, sentinel::Sentinels},
     wait::PATIENCE,
 };
 use std::{fmt::Write, net::SocketAddr};
@@ -30,6 +30,46 @@ tail_bytes = "8KiB"
 size = 20000
 "#;
 
+/// The Redis of a run.
+#[derive(Debug)]
+pub enum Store {
+    One(Mutex<Redis>),
+    Sentinels(Mutex<Sentinels>),
+    Cluster(Mutex<RedisCluster>),
+}
+
+/// Which Redis a run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    One,
+    Sentinels,
+    Cluster,
+}
+
+impl Store {
+    async fn start(topology: Topology) -> Self {
+        let durable = Kind { durable: true, ..Kind::default() };
+        match topology {
+            Topology::One => Self::One(Mutex::new(Redis::start_as(durable).await)),
+            Topology::Sentinels => Self::Sentinels(Mutex::new(Sentinels::start(durable, "").await)),
+            Topology::Cluster => Self::Cluster(Mutex::new(RedisCluster::start(durable, 3, true).await)),
+        }
+    }
+
+    /// Between a replica and Redis, where there is but one.
+    async fn link(&self) -> (Option<Proxy>, String) {
+        match self {
+            Self::One(redis) => {
+                let link = Proxy::start(redis.lock().await.address()).await;
+                let url = format!("redis://{}", link.address);
+                (Some(link), url)
+            }
+            Self::Sentinels(sentinels) => (None, sentinels.lock().await.url()),
+            Self::Cluster(cluster) => (None, cluster.lock().await.url()),
+        }
+    }
+}
+
 /// All processes of a run.
 #[derive(Debug)]
 pub struct World {
@@ -41,22 +81,23 @@ pub struct World {
     /// Between each replica and Redis.
     pub to_redis: Vec<Proxy>,
     pub gateways: Vec<Mutex<Gateway>>,
-    pub redis: Mutex<Redis>,
+    pub store: Store,
     pub followers: Vec<Follower>,
     addresses: Vec<SocketAddr>,
 }
 
 impl World {
-    pub(super) async fn start(config: &str) -> Self {
-        let redis = Redis::start_durable().await;
+    pub(super) async fn start(topology: Topology, config: &str) -> Self {
+        let store = Store::start(topology).await;
+        // Where a replica may take over, what is answered for is on it.
+        let wait = if topology == Topology::One { "" } else { "wait_replicas = 1\n" };
+        let config = format!("{}{config}", CONFIG.replace("[redis]\n", &format!("[redis]\n{wait}")));
         let (mut to_redis, mut to_replica, mut gateways) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..REPLICAS {
-            let link = Proxy::start(redis.address()).await;
-            let url = format!("redis://{}", link.address);
-            let gateway =
-                Gateway::spawn(Options { config: format!("{CONFIG}{config}"), redis: Some(url), ..Default::default() });
+            let (link, url) = store.link().await;
+            let gateway = Gateway::spawn(Options { config: config.clone(), redis: Some(url), ..Default::default() });
             to_replica.push(Proxy::start(gateway.address).await);
-            to_redis.push(link);
+            to_redis.extend(link);
             gateways.push(gateway);
         }
         for gateway in &gateways {
@@ -68,7 +109,7 @@ impl World {
         let addresses = gateways.iter().map(|gateway| gateway.address).collect();
         let gateways = gateways.into_iter().map(Mutex::new).collect();
         let followers = Vec::new();
-        Self { nginx, front, to_replica, to_redis, gateways, redis: Mutex::new(redis), followers, addresses }
+        Self { nginx, front, to_replica, to_redis, gateways, store, followers, addresses }
     }
 
     /// A request for these channels by the long way: proxy, nginx, proxy, replica.

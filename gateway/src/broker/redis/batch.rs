@@ -3,11 +3,19 @@
 //! Events of one channel that stand next to each other go in one call of the script, where each costs Redis a fraction
 //! of what it would cost alone. Only neighbours do: the order of the batch is the order in Redis.
 
-use super::{Conflicts, is_demoted, names::Names, scripts, unavailable};
+use super::{
+    Conflicts,
+    facts::Announce,
+    is_demoted,
+    names::Names,
+    redirect::Redirect,
+    scripts::{self, Announced, Keys},
+    unavailable,
+};
 use crate::broker::{Accepted, Publish, Retention, Rules, Unavailable, announcement, memory::now_micros};
 use crate::{channel::Channel, position::Position};
 use redis::{Pipeline, RedisResult, Value, aio::ConnectionLike};
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 /// The most in one call: while it runs, which is less than a millisecond, Redis serves nobody else.
 const MAX_CALL_EVENTS: usize = 64;
@@ -19,30 +27,56 @@ const MAX_UNLINKED: usize = 10_000;
 ///
 /// Switched on again, a log from a time when they had one would look continuous. Once for each channel is enough.
 #[derive(Default)]
-pub(super) struct Unlinked(HashSet<Channel>);
+pub(super) struct Unlinked {
+    done: HashSet<Channel>,
+    /// Nothing is to be unlinked.
+    all: bool,
+}
 
 impl Unlinked {
+    /// For where it is not the time to unlink anything.
+    pub(super) fn none() -> Self {
+        Self { done: HashSet::new(), all: true }
+    }
+
     /// Forgets all: a connection broke, so whether they are gone is not known.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.done.clear();
     }
 
     /// Those of `calls` that still have to lose their log. From now on they count as done.
     fn take_new<'a>(&mut self, calls: &[Call<'a>]) -> Vec<&'a Channel> {
-        if self.0.len() > MAX_UNLINKED {
-            self.0.clear();
+        if self.done.len() > MAX_UNLINKED {
+            self.done.clear();
         }
-        let without_history = calls.iter().filter(|call| call.retention.is_none()).map(|call| call.channel);
-        without_history.filter(|channel| self.0.insert((*channel).clone())).collect()
+        let without_history =
+            calls.iter().filter(|call| call.retention.is_none() && !self.all).map(|call| call.channel);
+        without_history.filter(|channel| self.done.insert((*channel).clone())).collect()
     }
 }
 
 /// What became of a batch that was sent.
 pub(super) struct Answered {
     /// For each event, in order.
-    pub(super) events: Vec<Result<Accepted, Unavailable>>,
+    pub(super) events: Vec<Settled>,
     /// The server is no master any more.
     pub(super) demoted: bool,
+}
+
+/// What became of one event.
+pub(super) type Settled = Result<Result<Accepted, Unavailable>, Redirect>;
+
+/// How a batch is published.
+pub(super) struct Manner<'a> {
+    pub(super) names: &'a Names,
+    pub(super) rules: &'a Rules,
+    pub(super) conflicts: &'a Conflicts,
+    pub(super) announce: Announce,
+    /// On how many replicas each entry must be, and how long that may take.
+    pub(super) wait: Option<(usize, Duration)>,
+    /// The slot is on its way here: as the server from which it comes says.
+    pub(super) asking: bool,
+    pub(super) keys: Keys,
 }
 
 /// Publishes `events` in their order.
@@ -51,24 +85,94 @@ pub(super) struct Answered {
 /// When the connection fails. Whether the events were taken is unknown then.
 pub(super) async fn publish(
     connection: &mut (impl ConnectionLike + Send),
-    names: &Names,
-    rules: &Rules,
-    conflicts: &Conflicts,
+    manner: &Manner<'_>,
     events: &[&Publish],
     unlinked: &mut Unlinked,
 ) -> RedisResult<Answered> {
-    let calls = calls(rules, events);
+    let calls = calls(manner.rules, events);
     let unlinks = unlinked.take_new(&calls);
     // One call by itself may go by its hash: it has no tail that could get in before it while it is repeated.
     let by_hash = matches!(calls.as_slice(), [call] if !call.plain);
-    let commands = pipeline(names, rules, &unlinks, &calls, !by_hash);
-    let mut answers = connection.req_packed_commands(&commands, unlinks.len(), calls.len()).await?;
+    let (mut answers, mut on_replicas) = send(connection, manner, &unlinks, &calls, !by_hash).await?;
     if by_hash && answers.first().is_some_and(is_unknown_script) {
-        let commands = pipeline(names, rules, &[], &calls, true);
-        answers = connection.req_packed_commands(&commands, 0, calls.len()).await?;
+        (answers, on_replicas) = send(connection, manner, &[], &calls, true).await?;
     }
     let demoted = answers.iter().any(says_demoted);
-    Ok(Answered { events: settle(conflicts, &calls, answers), demoted })
+    let mut settled = settle(manner.conflicts, &calls, answers);
+    if let (Some((wanted, _)), Some(found)) = (manner.wait, on_replicas) {
+        if found >= wanted {
+            announce(connection, manner, &calls, &settled).await?;
+        } else {
+            // What has no entry is on no replica either way.
+            for (accepted, _) in settled.iter_mut().flatten().flatten().filter(|(taken, _)| taken.position.is_some()) {
+                accepted.replicated = false;
+            }
+        }
+    }
+    let events = settled.into_iter().map(|event| event.map(|done| done.map(|(accepted, _)| accepted))).collect();
+    Ok(Answered { events, demoted })
+}
+
+/// Announces what was written to logs and is on its replicas by now. Whoever subscribes thus sees nothing that a promoted
+/// replica does not have. What was not announced is found by the next announcement, and by whoever publishes it again.
+async fn announce(
+    connection: &mut (impl ConnectionLike + Send),
+    manner: &Manner<'_>,
+    calls: &[Call<'_>],
+    settled: &[Noted],
+) -> RedisResult<()> {
+    let mut commands = Pipeline::with_capacity(settled.len());
+    let mut count = 0;
+    let mut settled = settled.iter();
+    for call in calls {
+        let mut looked = false;
+        for (event, noted) in call.events.iter().zip(settled.by_ref()) {
+            let Ok(Ok((Accepted { position: Some(position), .. }, prev))) = noted else { continue };
+            let payload = match prev {
+                Some(prev) => announcement::encode(*position, *prev, &event.event),
+                // It was there before, and perhaps not announced then.
+                None if !std::mem::replace(&mut looked, true) => announcement::look(),
+                None => continue,
+            };
+            if manner.asking {
+                commands.cmd("ASKING");
+                count += 1;
+            }
+            commands.cmd(manner.announce.command()).arg(manner.names.pubsub(call.channel)).arg(&payload[..]);
+            count += 1;
+        }
+    }
+    if count > 0 {
+        connection.req_packed_commands(&commands, 0, count).await?;
+    }
+    Ok(())
+}
+
+/// Sends the calls in one pipeline; answers what was said of each, and on how many replicas the last entry is, if that
+/// was to be waited for.
+async fn send(
+    connection: &mut (impl ConnectionLike + Send),
+    manner: &Manner<'_>,
+    unlinks: &[&Channel],
+    calls: &[Call<'_>],
+    whole: bool,
+) -> RedisResult<(Vec<Value>, Option<usize>)> {
+    let mut commands = pipeline(manner, unlinks, calls, whole);
+    let before = unlinks.len() * if manner.asking { 2 } else { 1 };
+    let each = if manner.asking { 2 } else { 1 };
+    let wait = manner.wait.filter(|_| calls.iter().any(|call| !call.plain));
+    if let Some((replicas, limit)) = wait {
+        commands.cmd("WAIT").arg(replicas).arg(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    }
+    let answered = calls.len() * each + usize::from(wait.is_some());
+    let mut answers = connection.req_packed_commands(&commands, before, answered).await?;
+    // A server that refuses to wait has not waited.
+    let on_replicas = wait.map(|_| answers.pop().and_then(|answer| redis::from_redis_value(answer).ok()).unwrap_or(0));
+    if manner.asking {
+        // Every other answer is to ASKING.
+        answers = answers.into_iter().skip(1).step_by(2).collect();
+    }
+    Ok((answers, on_replicas))
 }
 
 /// Whether the server says, of a call or of one of its events, that it is no master any more.
@@ -124,32 +228,49 @@ fn fitting(events: &[&Publish], most: usize) -> usize {
 
 /// The commands that carry out `calls`, after the ones that unlink logs, whose answers mean nothing. `whole`: the first
 /// script call has the script's text. It does unless it is alone, as others could get in before it otherwise.
-fn pipeline(names: &Names, rules: &Rules, unlinks: &[&Channel], calls: &[Call<'_>], mut whole: bool) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(unlinks.len() + calls.len());
+fn pipeline(manner: &Manner<'_>, unlinks: &[&Channel], calls: &[Call<'_>], mut whole: bool) -> Pipeline {
+    let Manner { names, rules, announce, asking, keys, .. } = *manner;
+    let mut pipeline = Pipeline::with_capacity(unlinks.len() + calls.len() + 1);
     for channel in unlinks {
+        if asking {
+            pipeline.cmd("ASKING");
+        }
         pipeline.cmd("UNLINK").arg(names.log(channel));
     }
     for Call { channel, retention, events, plain } in calls {
+        if asking {
+            pipeline.cmd("ASKING");
+        }
         if *plain {
             let payload = announcement::encode(Position::new(now_micros(), 0), 0, &events[0].event);
-            pipeline.cmd("PUBLISH").arg(names.pubsub(channel)).arg(&payload[..]);
+            pipeline.cmd(announce.command()).arg(names.pubsub(channel)).arg(&payload[..]);
         } else {
-            pipeline.add_command(scripts::publish(names, channel, *retention, rules.idempotency(), events, whole));
+            let lifetime = rules.idempotency();
+            let announce = (announce, if manner.wait.is_some() { Announced::Later } else { Announced::AtOnce });
+            pipeline.add_command(scripts::publish(names, channel, *retention, lifetime, events, whole, announce, keys));
             whole = false;
         }
     }
     pipeline
 }
 
+/// What was said of one event, with the time of the one before it if it is still to be announced.
+type Noted = Result<Result<(Accepted, Option<u64>), Unavailable>, Redirect>;
+
 /// Tells the answers to `calls` apart into those to their events.
-fn settle(conflicts: &Conflicts, calls: &[Call<'_>], answers: Vec<Value>) -> Vec<Result<Accepted, Unavailable>> {
-    let mut settled = Vec::new();
+fn settle(conflicts: &Conflicts, calls: &[Call<'_>], answers: Vec<Value>) -> Vec<Noted> {
+    let mut settled: Vec<Noted> = Vec::new();
     let mut answers = answers.into_iter();
     for call in calls {
         let answer = answers.next().unwrap_or(Value::Nil);
+        if let Some(redirect) = Redirect::read(&answer) {
+            settled.extend(call.events.iter().map(|_| Err(redirect.clone())));
+            continue;
+        }
         if call.plain {
-            let answer = answer.extract_error().map(|_| Accepted { position: None, repeated: false });
-            settled.push(answer.map_err(|error| unavailable(&error)));
+            let accepted = Accepted { position: None, repeated: false, replicated: true };
+            let answer = answer.extract_error().map(|_| (accepted, None));
+            settled.push(Ok(answer.map_err(|error| unavailable(&error))));
             continue;
         }
         match scripts::published(answer, call.events.len()) {
@@ -157,9 +278,13 @@ fn settle(conflicts: &Conflicts, calls: &[Call<'_>], answers: Vec<Value>) -> Vec
                 if let Some(limits) = published.other_limits {
                     conflicts.found(call.channel, &limits);
                 }
-                settled.extend(published.events.into_iter().map(|answer| answer.map_err(|error| unavailable(&error))));
+                let noted = published.events.into_iter().map(|answer| {
+                    let taken = answer.map(|taken| (taken.accepted, taken.prev));
+                    Ok(taken.map_err(|error| unavailable(&error)))
+                });
+                settled.extend(noted);
             }
-            Err(error) => settled.extend(call.events.iter().map(|_| Err(unavailable(&error)))),
+            Err(error) => settled.extend(call.events.iter().map(|_| Ok(Err(unavailable(&error))))),
         }
     }
     settled
@@ -168,9 +293,9 @@ fn settle(conflicts: &Conflicts, calls: &[Call<'_>], answers: Vec<Value>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Config, event::Event};
+    use crate::{config::Config, event::Event, metrics::Metrics};
     use redis::Arg;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     fn publish(name: &str, key: Option<&str>, bytes: usize) -> Publish {
         Publish {
@@ -187,10 +312,20 @@ mod tests {
     /// The first word of each command for a batch.
     fn words(batch: &[Publish], whole: bool) -> Vec<String> {
         let (names, rules) = (Names::new("sluice:"), rules());
+        let conflicts = Conflicts { metrics: Arc::new(Metrics::new()), complained: Mutex::default() };
         let events: Vec<_> = batch.iter().collect();
         let calls = calls(&rules, &events);
         let unlinks = Unlinked::default().take_new(&calls);
-        let pipeline = pipeline(&names, &rules, &unlinks, &calls, whole);
+        let manner = Manner {
+            names: &names,
+            rules: &rules,
+            conflicts: &conflicts,
+            announce: Announce::Classic,
+            wait: None,
+            asking: false,
+            keys: Keys::All,
+        };
+        let pipeline = pipeline(&manner, &unlinks, &calls, whole);
         let word = |command: &redis::Cmd| match command.args_iter().next() {
             Some(Arg::Simple(word)) => String::from_utf8_lossy(word).into_owned(),
             _ => String::new(),

@@ -114,8 +114,12 @@ local function append(p, line, now, event, data, key, trim)
   end
   -- From here on nothing may fail: the event is out, and an error would make the publisher double it.
   if line then
-    local announcement = '\255\1' .. position .. ' ' .. line.text .. ' ' .. event .. '\n' .. data
-    redis.pcall(p.announce, p.name, announcement)
+    -- What is announced later is told what that takes.
+    if p.later then
+      position = position .. ' ' .. line.text
+    else
+      redis.pcall(p.announce, p.name, '\255\1' .. position .. ' ' .. line.text .. ' ' .. event .. '\n' .. data)
+    end
     line.micros, line.text, line.seq, line.trimmed = micros, text, line.seq + 1, trim == '='
     -- Writing an entry takes longer than this, so no call gets ahead of the clock.
     line.step = 1
@@ -123,7 +127,8 @@ local function append(p, line, now, event, data, key, trim)
   return position
 end
 
--- p: log, idempotency (keys); announce (PUBLISH or SPUBLISH), name (the pub/sub channel); size (0: no history) and
+-- p: log, idempotency (keys); announce (PUBLISH or SPUBLISH), name (the pub/sub channel); later (true: what stands in
+-- the log is announced by the caller, once it is on replicas: its position is answered with the µs before it); size (0: no history) and
 -- memory in s (text), age in µs and lifetime in s (numbers).
 -- events: from index `first` on, each event's type ('' for none), data, and idempotency key ('' for none).
 -- Answers what became of each, in order, its position ('' without history) or an error; a table with the number of each

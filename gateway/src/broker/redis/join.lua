@@ -1,6 +1,6 @@
 -- Prepares a channel that a replica has subscribed to. Answers {its last position ('' without history), the limits that
 -- stood there if they were neither ours nor the default}.
--- KEYS: log, limits. ARGV: size, age in µs, memory in s, lifetime of idempotency keys in s; the default limits as one
+-- KEYS: log, and limits or nothing, while these cannot be looked at. ARGV: size, age in µs, memory in s, lifetime of idempotency keys in s; the default limits as one
 -- string. Size 0: no history.
 
 local log, limits = KEYS[1], KEYS[2]
@@ -8,14 +8,17 @@ local size, memory = tonumber(ARGV[1]), ARGV[3]
 local wanted = table.concat({ARGV[1], ARGV[2], ARGV[3], ARGV[4]}, ' ')
 
 -- The channel's limits stand beside its log, for publishers that do not know the rules; the default needs no key.
-local found = redis.call('GET', limits)
-local others = found and found ~= wanted and found or ''
-if wanted == ARGV[5] then
-  if found then redis.call('DEL', limits) end
-elseif found ~= wanted then
-  redis.call('SET', limits, wanted, 'EX', memory)
-else
-  redis.call('EXPIRE', limits, memory)
+local others = ''
+if limits then
+  local found = redis.call('GET', limits)
+  others = found and found ~= wanted and found or ''
+  if wanted == ARGV[5] then
+    if found then redis.call('DEL', limits) end
+  elseif found ~= wanted then
+    redis.call('SET', limits, wanted, 'EX', memory)
+  else
+    redis.call('EXPIRE', limits, memory)
+  end
 end
 
 if size == 0 then

@@ -5,14 +5,14 @@
 //! not sent later.
 
 use super::{
-    Conflicts,
-    batch::{self, Unlinked},
-    checkout,
-    names::Names,
+    Shared,
+    batch::{self, Manner, Settled, Unlinked},
+    node::Server,
+    redirect::Redirect,
+    scripts::Keys,
     unavailable,
 };
-use crate::broker::{Accepted, Publish, Rules, Unavailable};
-use deadpool_redis::Pool;
+use crate::broker::{Accepted, Publish, Unavailable};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -27,7 +27,13 @@ const QUEUE: usize = 4096;
 /// A connection that was not used for this long is looked at before it is used again.
 const CHECK_AFTER: Duration = Duration::from_millis(100);
 
-pub(super) type Answers = Vec<Result<Accepted, Unavailable>>;
+/// What became of one event; those that this master does not take come back.
+pub(super) enum Answer {
+    Done(Result<Accepted, Unavailable>),
+    Elsewhere(Publish, Redirect),
+}
+
+pub(super) type Answers = Vec<Answer>;
 
 struct Request {
     batch: Vec<Publish>,
@@ -43,9 +49,10 @@ pub(super) struct Lane {
 
 impl Lane {
     /// Starts the lane's task, which ends when the last handle is gone.
-    pub(super) fn start(pool: Pool, names: Names, rules: Rules, timeout: Duration, conflicts: Arc<Conflicts>) -> Self {
+    pub(super) fn start(shared: Arc<Shared>, server: Arc<Server>) -> Self {
         let (requests, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(run(pool, names, rules, timeout, conflicts, waiting));
+        let timeout = shared.timeout;
+        tokio::spawn(run(shared, server, waiting));
         Self { requests, timeout }
     }
 
@@ -61,17 +68,19 @@ impl Lane {
 }
 
 fn refuse(events: usize, why: &str) -> Answers {
-    (0..events).map(|_| Err(Unavailable(why.to_owned()))).collect()
+    (0..events).map(|_| Answer::Done(Err(Unavailable(why.to_owned())))).collect()
 }
 
-async fn run(
-    pool: Pool,
-    names: Names,
-    rules: Rules,
-    timeout: Duration,
-    conflicts: Arc<Conflicts>,
-    mut waiting: mpsc::Receiver<Request>,
-) {
+/// Gives the events that were not taken back with what was said of them.
+fn answers(batch: Vec<Publish>, settled: impl Iterator<Item = Settled>) -> Answers {
+    let answer = |(publish, settled): (Publish, Settled)| match settled {
+        Ok(done) => Answer::Done(done),
+        Err(redirect) => Answer::Elsewhere(publish, redirect),
+    };
+    batch.into_iter().zip(settled).map(answer).collect()
+}
+
+async fn run(shared: Arc<Shared>, server: Arc<Server>, mut waiting: mpsc::Receiver<Request>) {
     let mut connection = None;
     let mut used = Instant::now();
     let mut unlinked = Unlinked::default();
@@ -92,7 +101,7 @@ async fn run(
             connection = None;
         }
         if connection.is_none() {
-            match checkout(&pool, timeout).await {
+            match server.checkout().await {
                 Ok(fresh) => connection = Some(fresh),
                 Err(Unavailable(why)) => {
                     waiting_too(&mut waiting, &mut requests);
@@ -119,20 +128,42 @@ async fn run(
         if events.is_empty() {
             continue;
         }
-        match batch::publish(open, &names, &rules, &conflicts, &events, &mut unlinked).await {
+        let announce = match server.announce(&mut **open).await {
+            Ok(announce) => announce,
+            Err(Unavailable(why)) => {
+                drop(connection.take().map(deadpool_redis::Connection::take));
+                for request in requests.drain(..) {
+                    let _ = request.answer.send(refuse(request.batch.len(), &why));
+                }
+                continue;
+            }
+        };
+        let manner = Manner {
+            names: &shared.names,
+            rules: &shared.rules,
+            conflicts: &shared.conflicts,
+            announce,
+            wait: shared.wait,
+            asking: false,
+            keys: Keys::All,
+        };
+        match batch::publish(&mut **open, &manner, &events, &mut unlinked).await {
             Ok(answered) => {
                 used = Instant::now();
                 if answered.demoted {
                     drop(connection.take().map(deadpool_redis::Connection::take));
+                    shared.refresh.notify_one();
                 }
-                let mut answers = answered.events.into_iter();
+                let mut settled = answered.events.into_iter();
                 for request in requests.drain(..) {
-                    let _ = request.answer.send(answers.by_ref().take(request.batch.len()).collect());
+                    let of_this = settled.by_ref().take(request.batch.len());
+                    let _ = request.answer.send(answers(request.batch, of_this));
                 }
             }
             Err(error) => {
                 // Whether the events were taken is unknown; the connection's state is too.
                 drop(connection.take().map(deadpool_redis::Connection::take));
+                shared.refresh.notify_one();
                 let Unavailable(why) = unavailable(&error);
                 unlinked.clear();
                 for request in requests.drain(..) {

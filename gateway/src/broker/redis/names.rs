@@ -44,6 +44,24 @@ impl Names {
         self.key("limits", channel)
     }
 
+    /// The ids of the last entries of intake streams that were published to the channel, a hash by the stream.
+    #[must_use]
+    pub fn taken(&self, channel: &Channel) -> String {
+        self.key("taken", channel)
+    }
+
+    /// An intake stream, whose name in the settings is this.
+    #[must_use]
+    pub fn intake(&self, name: &str) -> String {
+        [self.prefix.as_str(), name].concat()
+    }
+
+    /// Who takes the entries of a stream in. In the stream's slot.
+    #[must_use]
+    pub fn lease(&self, stream: &str) -> String {
+        [self.prefix.as_str(), "lease:{", stream, "}"].concat()
+    }
+
     fn key(&self, kind: &str, channel: &Channel) -> String {
         [self.prefix.as_str(), kind, ":{", self.prefix.as_str(), channel.as_str(), "}"].concat()
     }
@@ -58,6 +76,12 @@ impl Names {
     #[must_use]
     pub fn denied(&self) -> String {
         format!("{}$denied", self.prefix)
+    }
+
+    /// The replicas that are there, a sorted set by when they said so, in milliseconds since 1970.
+    #[must_use]
+    pub fn replicas(&self) -> String {
+        format!("{}$replicas", self.prefix)
     }
 
     /// Where one replica sends a probe to itself. No channel can have this name.

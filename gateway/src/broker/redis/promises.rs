@@ -16,7 +16,7 @@ use crate::{
 };
 use bytes::Bytes;
 use redis::{PushInfo, PushKind, Value};
-use std::sync::Mutex;
+use std::sync::{Mutex, atomic::AtomicU64};
 
 /// The bound of an event's content here: near enough for both sides of it to be reached.
 const MAX_EVENT_BYTES: usize = 200;
@@ -40,7 +40,7 @@ impl Sink for Ways {
         self.0.lock().expect("no panic before").announced.push((channel.to_owned(), announced));
     }
 
-    fn cut(&self) {
+    fn cut(&self, _: &mut dyn Iterator<Item = &Channel>) {
         panic!("nothing was cut");
     }
 
@@ -62,7 +62,7 @@ pub fn message(name: &[u8], payload: &[u8]) {
         kind: PushKind::Message,
         data: vec![Value::BulkString(name.to_vec()), Value::BulkString(payload.to_vec())],
     };
-    route(push, &names, &control, &probe, MAX_EVENT_BYTES, &ways, &Signals::default());
+    route(push, &names, &control, &probe, MAX_EVENT_BYTES, &ways, &Signals::default(), &AtomicU64::new(0));
     let Went { announced, control: controls } = ways.0.into_inner().expect("no panic before");
     let ours = std::str::from_utf8(name).ok().and_then(|name| name.strip_prefix("sluice:"));
     match ours {

@@ -1,0 +1,191 @@
+//! Ways to be let in: TLS with a certificate of one's own, users with the documented rights, sentinels' own passwords, a
+//! socket in a file; and what is said where one is not let in.
+
+use sluice_tests::{
+    cli,
+    client::Client,
+    gateway::{Gateway, Options},
+    redis::{Kind, Redis, cluster::RedisCluster, sentinel::Sentinels},
+    tls::Authority,
+    wait::PATIENCE,
+};
+use std::path::Path;
+
+const PAGE: &str = include_str!("../../docs/redis.md");
+
+fn rights() -> String {
+    let line = PAGE.lines().find(|line| line.starts_with("user sluice on ")).expect("it is on the page");
+    line.to_owned()
+}
+
+fn write_tls(authority: &Authority, directory: &Path) {
+    let (server, client) = (authority.server(), authority.client("gateway"));
+    let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).expect("written");
+    write("ca.crt", &authority.pem);
+    write("server.crt", &server.certificate);
+    write("server.key", &server.key);
+    write("client.crt", &client.certificate);
+    write("client.key", &client.key);
+}
+
+async fn works(gateway: &Gateway) {
+    gateway.wait_ready(PATIENCE).await;
+    let client: Client = gateway.subscribe(&["a"]).await;
+    gateway.publish("a", "x").await;
+    client.wait_data("x").await;
+}
+
+#[tokio::test]
+async fn redis_by_tls_with_a_certificate_of_the_gateways_own() {
+    let authority = Authority::new();
+    let tls = sluice_tests::ports::free().port();
+    let args = [
+        "--tls-port",
+        &tls.to_string(),
+        "--tls-cert-file",
+        "server.crt",
+        "--tls-key-file",
+        "server.key",
+        "--tls-ca-cert-file",
+        "ca.crt",
+        "--tls-auth-clients",
+        "yes",
+    ];
+    let kind = Kind { args: args.map(str::to_owned).into(), ..Kind::default() };
+    let redis = Redis::spawn(kind, |directory| write_tls(&authority, directory));
+    redis.wait_ready().await;
+    let url = format!("rediss://127.0.0.1:{tls}");
+    let with = |settings: &str| Options {
+        config: format!("[redis]\n{settings}"),
+        redis: Some(url.clone()),
+        ..Options::default()
+    };
+    let files = "ca = \"ca.crt\"\ncertificate = \"client.crt\"\nkey = \"client.key\"\n";
+    let gateway = Gateway::start_beside(with(files), |directory| write_tls(&authority, directory)).await;
+    works(&gateway).await;
+
+    // The tool too, and without the authority it is told why not.
+    let file = |name: &str| redis.directory().join(name).display().to_string();
+    let (ca, certificate, key) = (file("ca.crt"), file("client.crt"), file("client.key"));
+    let files = ["--redis-ca", &ca, "--redis-cert", &certificate, "--redis-key", &key];
+    let stats = cli::sluice(&[&["redis", "stats", "--redis", &url][..], &files].concat()).await;
+    assert!(stats.code == Some(0) && stats.stdout.contains("channels with history"), "{stats:?}");
+    let refused = cli::sluice(&["redis", "stats", "--redis", &url]).await;
+    assert!(refused.code == Some(1) && refused.stderr.contains("certificate"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_documented_user_on_a_cluster() {
+    let kind = Kind::default();
+    let cluster = RedisCluster::start(kind, 3, false).await;
+    let rights = rights();
+    for server in &cluster.servers {
+        let words: Vec<_> = ["ACL", "SETUSER"].into_iter().chain(rights.split(' ').skip(1)).collect();
+        let () = server.run(&words).await;
+    }
+    let url = cluster.url().replace("redis+cluster://", "redis+cluster://sluice:secret@");
+    let options = Options { redis: Some(url), ..Options::default() };
+    let gateways = [Gateway::start_with(options.clone()).await, Gateway::start_with(options).await];
+    for gateway in &gateways {
+        works(gateway).await;
+    }
+    let counts = gateways[0].http.get("/connections").await.text();
+    assert!(counts.contains("\"replicas\":2"), "{counts}");
+    for server in &cluster.servers {
+        let log: Vec<Vec<redis::Value>> = server.run(&["ACL", "LOG"]).await;
+        // The function library is not theirs to install.
+        let others = log.iter().filter(|entry| !format!("{entry:?}").contains("function"));
+        assert_eq!(others.count(), 0, "{log:?}");
+    }
+}
+
+#[tokio::test]
+async fn sentinels_with_a_password_of_their_own() {
+    let all = Sentinels::start(Kind::default(), "requirepass watchword\nsentinel sentinel-pass watchword\n").await;
+    let places: Vec<_> = all.sentinels.iter().map(|one| format!("\"redis://{}\"", one.address)).collect();
+    let settings = |password: &str| {
+        format!(
+            "[redis]\nsentinels = [{}]\nmaster = \"orders\"\nsentinel_password = \"{password}\"\n",
+            places.join(", ")
+        )
+    };
+    let gateway = Gateway::start(&settings("watchword")).await;
+    works(&gateway).await;
+    let shown = gateway.admin.get("/config").await.text();
+    assert!(!shown.contains("watchword"), "{shown}");
+
+    let refused = Gateway::spawn(Options { config: settings("wrong"), ..Options::default() });
+    let told = sluice_tests::wait::until("it says why", async || {
+        let answer = refused.admin.try_send("GET", "/readyz", &[], "").await.ok()?;
+        let text = answer.text();
+        (answer.status == 503 && text.contains("WRONGPASS")).then_some(text)
+    })
+    .await;
+    assert!(!told.contains("\"wrong\""), "{told}");
+}
+
+#[tokio::test]
+async fn a_socket_in_a_file_with_a_password_from_another() {
+    let args = ["--unixsocket", "redis.sock", "--requirepass", "hunter2"];
+    let credentials = ":hunter2@".to_owned();
+    let redis = Redis::start_as(Kind { args: args.map(str::to_owned).into(), credentials, ..Kind::default() }).await;
+    let password = redis.directory().join("password");
+    std::fs::write(&password, "hunter2\n").expect("written");
+    let config = format!(
+        "[redis]\nurl = \"unix://{}\"\npassword_file = \"{}\"\n",
+        redis.directory().join("redis.sock").display(),
+        password.display()
+    );
+    works(&Gateway::start(&config).await).await;
+}
+
+#[tokio::test]
+async fn what_redis_check_finds_is_named_and_what_to_do() {
+    let redis = Redis::start_as(Kind {
+        args: ["--maxmemory-policy", "allkeys-lru"].map(str::to_owned).into(),
+        ..Kind::default()
+    })
+    .await;
+    let gateway = Gateway::start_with(Options { redis: Some(redis.url()), ..Options::default() }).await;
+    gateway.wait_metric("sse_redis_findings", &["finding=\"eviction\""], 1.0).await;
+    let check = cli::sluice(&["redis", "check", "--redis", &redis.url()]).await;
+    assert_eq!(check.code, Some(1));
+    for part in [
+        "redis 7.0",
+        "eviction: maxmemory-policy is allkeys-lru",
+        "CONFIG SET maxmemory-policy noeviction",
+        "persistence: ",
+    ] {
+        assert!(check.stdout.contains(part), "{part}: {check:?}");
+    }
+    let _: String = redis.run(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
+    let _: String = redis.run(&["CONFIG", "SET", "save", "3600 1"]).await;
+    let check = cli::sluice(&["redis", "check", "--redis", &redis.url()]).await;
+    assert!(check.code == Some(0) && check.stdout.contains("nothing found"), "{check:?}");
+    // One who may do next to nothing.
+    let _: String = redis
+        .run(&[
+            "ACL",
+            "SETUSER",
+            "poor",
+            "on",
+            ">pw",
+            "~sluice:*",
+            "&sluice:*",
+            "-@all",
+            "+eval",
+            "+info",
+            "+time",
+            "+zrangebyscore",
+            "+hello",
+            "+client",
+            "+ping",
+        ])
+        .await;
+    let check = cli::sluice(&["redis", "check", "--redis", &format!("redis://poor:pw@{}", redis.address())]).await;
+    assert!(
+        check.stdout.contains("rights: the user lacks rights within the prefix sluice:")
+            && check.stdout.contains("xadd"),
+        "{check:?}"
+    );
+}

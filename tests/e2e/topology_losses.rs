@@ -1,0 +1,176 @@
+//! A master is lost whose replica had been parted from it: what had been acknowledged meanwhile is lost with it, and said
+//! to be; unless an acknowledgement waits for the replica.
+
+use sluice_tests::{
+    check::{number, payload},
+    client::{Client, Log},
+    gateway::{Gateway, Options},
+    redis::{
+        Kind, Redis,
+        cluster::RedisCluster,
+        sentinel::{Sentinels, part},
+    },
+    wait::{self, PATIENCE},
+};
+use std::{ops::RangeInclusive, time::Duration};
+
+const CONFIG: &str = "[stream]\nretry_min = \"50ms\"\nretry_max = \"200ms\"\n[redis]\ngrace = \"0s\"\n";
+/// What a first look at another history takes before it is believed, and written down.
+const SETTLED: Duration = Duration::from_secs(20);
+
+fn saw(log: &Log, channel: &str) -> (Vec<u64>, usize) {
+    let numbers = log.data().filter_map(|data| number(channel, data)).collect();
+    let gaps = log.events.iter().filter(|event| event.event == "gap");
+    let gaps = gaps.filter(|gap| gap.data.contains(&format!("\"channel\":\"{channel}\""))).count();
+    (numbers, gaps)
+}
+
+async fn start(url: &str, settings: &str) -> [Gateway; 2] {
+    let config = format!("{CONFIG}{settings}");
+    let options = Options { config, redis: Some(url.to_owned()), ..Options::default() };
+    let gateways = [Gateway::spawn(options.clone()), Gateway::spawn(options)];
+    for gateway in &gateways {
+        gateway.wait_ready(PATIENCE).await;
+    }
+    gateways
+}
+
+/// Publishes each until it is taken.
+async fn publish(gateway: &Gateway, channel: &str, numbers: RangeInclusive<u64>) {
+    let path = format!("/channels/{channel}/events");
+    for number in numbers {
+        let data = payload(channel, number);
+        let key = [("idempotency-key", data.replace(' ', "-"))];
+        let key = key.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let taken = async || (gateway.http.send("POST", &path, &key, data.clone()).await.status == 200).then_some(());
+        wait::until("the event is taken", taken).await;
+    }
+}
+
+async fn wait_for(client: &Client, channel: &str, number: u64, gaps: usize) {
+    let done = |log: &Log| saw(log, channel).1 >= gaps && log.data().any(|data| data == payload(channel, number));
+    client.wait_within(&format!("{channel} {number} and {gaps} gaps"), SETTLED, done).await;
+}
+
+fn assert_saw(client: &Client, channel: &str, numbers: RangeInclusive<u64>, gaps: usize) {
+    client.read(|log| assert_eq!(saw(log, channel), (numbers.collect(), gaps), "{channel}: {:?}", log.events));
+}
+
+async fn on_replica(redis: &Redis, channel: &str, events: i64) {
+    let copied = async || {
+        let mut connection = redis.try_connection().await?;
+        let key = format!("sluice:log:{{sluice:{channel}}}");
+        // A replica of a cluster answers for its slots when it is asked to.
+        let _ = redis::cmd("READONLY").query_async::<String>(&mut connection).await;
+        let length: i64 = redis::cmd("XLEN").arg(key).query_async(&mut connection).await.ok()?;
+        (length == events).then_some(())
+    };
+    wait::until("everything is on the replica", copied).await;
+}
+
+#[tokio::test]
+async fn what_a_parted_replica_lacks_is_one_gap_for_each_channel_that_lost_and_none_elsewhere() {
+    let mut all = Sentinels::start(Kind { durable: true, ..Kind::default() }, "").await;
+    let gateways = start(&all.url(), "").await;
+    let live = [gateways[0].subscribe(&["a", "b"]).await, gateways[1].subscribe(&["a", "b"]).await];
+    publish(&gateways[0], "a", 1..=10).await;
+    publish(&gateways[0], "b", 1..=10).await;
+    on_replica(&all.servers[1], "a", 10).await;
+    on_replica(&all.servers[1], "b", 10).await;
+    part(&all.servers[1], &all.servers[0], true).await;
+    publish(&gateways[0], "a", 11..=15).await;
+    for client in &live {
+        wait_for(client, "a", 15, 0).await;
+    }
+    all.servers[0].kill();
+    all.promoted(0).await;
+    publish(&gateways[0], "a", 16..=20).await;
+    publish(&gateways[1], "b", 11..=20).await;
+    for client in &live {
+        wait_for(client, "a", 20, 1).await;
+        wait_for(client, "b", 20, 0).await;
+        assert_saw(client, "a", 1..=20, 1);
+        assert_saw(client, "b", 1..=20, 0);
+    }
+    // The old master comes back, and gives up what only it has.
+    all.servers[0].restart().await;
+    part(&all.servers[1], &all.servers[0], false).await;
+    all.wait_followed().await;
+    publish(&gateways[0], "a", 21..=25).await;
+    for client in &live {
+        wait_for(client, "a", 25, 0).await;
+        assert_saw(client, "a", 1..=25, 1);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_that_was_acknowledged_by_a_replica_too() {
+    let mut all = Sentinels::start(Kind { durable: true, ..Kind::default() }, "").await;
+    let gateways = start(&all.url(), "wait_replicas = 1\nwait_timeout = \"300ms\"\n").await;
+    let live = gateways[1].subscribe(&["a"]).await;
+    publish(&gateways[0], "a", 1..=10).await;
+    wait_for(&live, "a", 10, 0).await;
+    part(&all.servers[1], &all.servers[0], true).await;
+    let key = [("idempotency-key", "k11")];
+    let parted = async || {
+        let answer = gateways[0].http.send("POST", "/channels/a/events", &key, payload("a", 11)).await;
+        (answer.status != 200).then_some(answer)
+    };
+    let answer = wait::until("the replica is away", parted).await;
+    assert_eq!(answer.status, 503);
+    let told = answer.text();
+    assert!(told.contains("\"position\":\"") && told.contains("Idempotency-Key"), "{told}");
+    let again = gateways[1].http.send("POST", "/channels/a/events", &key, payload("a", 11)).await;
+    assert_eq!(again.status, 503, "a repeat waits again: {}", again.text());
+    // It is in the log of the master alone, and nobody was told of it.
+    assert_saw(&live, "a", 1..=10, 0);
+    all.servers[0].kill();
+    all.promoted(0).await;
+    all.servers[0].restart().await;
+    part(&all.servers[1], &all.servers[0], false).await;
+    all.wait_followed().await;
+    // Everything that was answered for is there, and the one that was not is published once.
+    publish(&gateways[0], "a", 11..=20).await;
+    wait_for(&live, "a", 20, 0).await;
+    assert_saw(&live, "a", 1..=20, 0);
+}
+
+#[tokio::test]
+async fn a_master_of_a_cluster_that_is_down_stops_only_its_own_channels() {
+    let mut cluster = RedisCluster::start(Kind { durable: true, ..Kind::default() }, 3, false).await;
+    let gateways = start(&cluster.url(), "timeout = \"500ms\"\n").await;
+    let down = cluster.master_of("a").await;
+    // One elsewhere, which is not the one of `$control` either.
+    let mut other = String::new();
+    for nth in 0..50 {
+        let name = format!("b{nth}");
+        if cluster.master_of(&name).await != down {
+            other = name;
+            break;
+        }
+    }
+    let live = gateways[0].subscribe(&["a", &other]).await;
+    publish(&gateways[0], "a", 1..=3).await;
+    publish(&gateways[0], &other, 1..=3).await;
+    wait_for(&live, "a", 3, 0).await;
+    cluster.servers[down].kill();
+    let told = async || {
+        let answer = gateways[0].admin.get("/readyz").await;
+        (answer.status == 200 && answer.text().contains("slots cannot be reached")).then_some(())
+    };
+    wait::until("it says which share is away, and is ready", told).await;
+    let share = gateways[0].metric("sse_redis_reachable_ratio", &[]).await;
+    assert!((0.6..0.7).contains(&share), "{share}");
+    let refused = gateways[0].http.send("POST", "/channels/a/events", &[], "x").await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    publish(&gateways[1], &other, 4..=10).await;
+    wait_for(&live, &other, 10, 0).await;
+    let batch = r#"[{"channel":"a","data":"x"},{"channel":"OTHER","data":"y"}]"#.replace("OTHER", &other);
+    let answer = gateways[0].http.post("/events", batch).await;
+    assert_eq!(answer.status, 207, "{}", answer.text());
+    cluster.servers[down].restart().await;
+    publish(&gateways[0], "a", 4..=6).await;
+    wait_for(&live, "a", 6, 0).await;
+    assert_saw(&live, "a", 1..=6, 0);
+    gateways[0].wait_metric("sse_redis_reachable_ratio", &[], 1.0).await;
+}

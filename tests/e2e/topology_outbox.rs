@@ -1,0 +1,151 @@
+//! Events by `XADD` alone: each is published once, in the order of its stream, whatever becomes of the replicas.
+
+use sluice_tests::{
+    client::Client,
+    gateway::{Gateway, Options},
+    redis::{Kind, Redis, cluster::RedisCluster},
+    wait::{self, PATIENCE},
+};
+use std::{collections::HashMap, time::Duration};
+
+/// One that takes nothing in.
+fn watcher(url: &str) -> Options {
+    let config = "[redis]\nintake = []\n[history]\nsize = 5000\n".to_owned();
+    Options { config, redis: Some(url.to_owned()), ..Options::default() }
+}
+
+fn taker(url: &str) -> Options {
+    let config = "[history]\nsize = 5000\n".to_owned();
+    Options { config, redis: Some(url.to_owned()), ..Options::default() }
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|nth| format!("out{nth}")).collect()
+}
+
+/// Adds so many entries, one after another to each of the channels.
+async fn add(redis: &Redis, channels: &[String], entries: usize) {
+    let mut connection = redis.connection().await;
+    for batch in (0..entries).collect::<Vec<_>>().chunks(500) {
+        let mut pipeline = redis::pipe();
+        for number in batch {
+            let channel = &channels[number % channels.len()];
+            let data = format!("{channel} {}", number / channels.len());
+            pipeline
+                .cmd("XADD")
+                .arg("sluice:intake")
+                .arg("*")
+                .arg("channel")
+                .arg(channel)
+                .arg("data")
+                .arg(data)
+                .ignore();
+        }
+        let () = pipeline.query_async(&mut connection).await.expect("added");
+    }
+}
+
+/// What came of each channel, in order.
+fn by_channel(client: &Client) -> HashMap<String, Vec<u64>> {
+    let mut all: HashMap<String, Vec<u64>> = HashMap::new();
+    for data in client.data() {
+        let (channel, number) = data.split_once(' ').expect("a channel and a number");
+        all.entry(channel.to_owned()).or_default().push(number.parse().expect("a number"));
+    }
+    all
+}
+
+#[tokio::test]
+async fn an_entry_is_an_event_and_what_can_be_none_is_put_aside() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start_with(taker(&redis.url())).await;
+    let client = gateway.subscribe(&["orders.eu"]).await;
+    let add = async |fields: &[&str]| {
+        let _: String = redis.run(&[&["XADD", "sluice:intake", "*"], fields].concat()).await;
+    };
+    add(&["channel", "orders.eu", "event", "update", "data", "{\"a\":1}", "trace", "x"]).await;
+    add(&["channel", "no*name", "data", "x"]).await;
+    add(&["channel", "orders.eu", "data", &"x".repeat(100_000)]).await;
+    add(&["nothing", "of use"]).await;
+    add(&["channel", "orders.eu", "data", "last"]).await;
+    client.wait_data("last").await;
+    assert_eq!(client.data(), ["{\"a\":1}", "last"]);
+    client.read(|log| assert_eq!(log.events[0].event, "update"));
+    let empty = async || (redis.run::<i64>(&["XLEN", "sluice:intake"]).await == 0).then_some(());
+    wait::until("what is settled is gone", empty).await;
+    let rejected: Vec<(String, Vec<String>)> = redis.run(&["XRANGE", "sluice:intake:rejected", "-", "+"]).await;
+    let reasons: Vec<_> = rejected.iter().map(|(_, fields)| fields[1].as_str()).collect();
+    assert_eq!(rejected.len(), 3, "{reasons:?}");
+    assert!(reasons[0].contains("channel name") && reasons[1].contains("100000 bytes"), "{reasons:?}");
+    assert_eq!(rejected[0].1[2..], ["channel", "no*name", "data", "x"]);
+    gateway.wait_metric("sse_intake_entries_total", &["result=\"rejected\""], 3.0).await;
+    gateway.wait_metric("sse_intake_entries_total", &["result=\"published\""], 2.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_are_killed_every_second_and_each_entry_is_published_once_and_in_order() {
+    const ENTRIES: usize = 20_000;
+    let redis = Redis::start_durable().await;
+    let observer = Gateway::start_with(watcher(&redis.url())).await;
+    let names = names(50);
+    let channels: Vec<_> = names.iter().map(String::as_str).collect();
+    let client = Client::event_source(observer.events(&channels)).await;
+    let mut takers: Vec<_> = (0..3).map(|_| Gateway::spawn(taker(&redis.url()))).collect();
+    let all = async || (client.read(|log| log.events.len()) >= ENTRIES).then_some(());
+    let adding = add(&redis, &names, ENTRIES);
+    let killing = async {
+        let mut round = 0;
+        while all().await.is_none() && round < 60 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            // Whoever holds the lease by now among them.
+            let victim = round % takers.len();
+            takers[victim].process.kill();
+            takers[victim].restart();
+            round += 1;
+        }
+        round
+    };
+    let (kills, ()) = tokio::join!(killing, adding);
+    assert!(kills >= 3, "{kills} were killed");
+    wait::until_within("every entry has come", 2 * PATIENCE, all).await;
+    let came = by_channel(&client);
+    for name in &names {
+        let expected: Vec<u64> = (0..(ENTRIES / names.len()) as u64).collect();
+        assert_eq!(came.get(name), Some(&expected), "{name}");
+    }
+    assert!(client.read(|log| log.events.iter().all(|event| event.event != "gap")));
+}
+
+#[tokio::test]
+async fn on_a_cluster_entries_go_to_their_channels_masters_while_slots_move() {
+    let cluster = RedisCluster::start(Kind::default(), 3, false).await;
+    let observer = Gateway::start_with(watcher(&cluster.url())).await;
+    let takers = [Gateway::start_with(taker(&cluster.url())).await, Gateway::start_with(taker(&cluster.url())).await];
+    let names = names(10);
+    let channels: Vec<_> = names.iter().map(String::as_str).collect();
+    let client = observer.subscribe(&channels).await;
+    let owner = cluster.servers[cluster.owner_of_key("sluice:intake").await].url();
+    let client_of_owner = redis::Client::open(owner).expect("a URL");
+    let mut connection = client_of_owner.get_multiplexed_async_connection().await.expect("it answers");
+    let slot: u16 = cluster.servers[0].run(&["CLUSTER", "KEYSLOT", "sluice:out0"]).await;
+    let from = cluster.master_of("out0").await;
+    let adding = async {
+        for number in 0..400 {
+            let channel = &names[number % names.len()];
+            let mut add = redis::cmd("XADD");
+            add.arg("sluice:intake").arg("*").arg("channel").arg(channel);
+            add.arg("data").arg(format!("{channel} {}", number / names.len()));
+            let _: String = add.query_async(&mut connection).await.expect("added");
+        }
+    };
+    let moving = async {
+        cluster.move_slot(slot, from, (from + 1) % 3).await;
+    };
+    tokio::join!(adding, moving);
+    client.wait_events(400).await;
+    let came = by_channel(&client);
+    for name in &names {
+        assert_eq!(came.get(name), Some(&(0..40).collect::<Vec<u64>>()), "{name}");
+    }
+    drop(takers);
+}
