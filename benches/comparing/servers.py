@@ -94,6 +94,13 @@ def asked(port, request):
         return connection.recv(4096).split(b"\r\n")[0]
 
 
+def whole(port, request):
+    """What a port answers to a request that is answered in one piece."""
+    with socket.create_connection(("127.0.0.1", port), 1) as connection:
+        connection.sendall(request)
+        return connection.recv(4096)
+
+
 def wait_for(port):
     def listens():
         with socket.create_connection(("127.0.0.1", port), 1):
@@ -118,16 +125,37 @@ def end(process, how=signal.SIGTERM):
 
 
 @contextlib.contextmanager
-def redis(folder):
+def redis(folder, *more):
     """A Redis that keeps nothing on disk, beside the load."""
     port = free_port()
-    command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+    command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", folder, *more]
     process = pinned(LOAD_CORE, command)
     try:
         wait_for(port)
-        yield process.pid, port
+        yield {"redis": process.pid}, f"redis://127.0.0.1:{port}", port
     finally:
         end(process)
+
+
+@contextlib.contextmanager
+def cluster(folder):
+    """Three masters that keep nothing on disk, with all slots between them."""
+    with contextlib.ExitStack() as stack:
+        pids, ports, first = {}, [], None
+        for nth in range(3):
+            bus = free_port()
+            own = pathlib.Path(folder, f"redis-{nth}")
+            own.mkdir()
+            found, _, port = stack.enter_context(redis(own, "--cluster-enabled", "yes", "--cluster-port", bus))
+            pids[f"redis-{nth}"] = found["redis"]
+            ports.append(port)
+            share = [16384 * nth // 3, 16384 * (nth + 1) // 3 - 1]
+            asked(port, f"CLUSTER ADDSLOTSRANGE {share[0]} {share[1]}\r\n".encode())
+            first = first or (port, bus)
+            asked(port, f"CLUSTER MEET 127.0.0.1 {first[0]} {first[1]}\r\n".encode())
+        for port in ports:
+            wait_until(lambda port=port: b"cluster_state:ok" in whole(port, b"CLUSTER INFO\r\n"), "the cluster is not whole")
+        yield pids, f"redis+cluster://127.0.0.1:{ports[0]}", None
 
 
 @contextlib.contextmanager
@@ -142,11 +170,11 @@ def floor(_folder):
 
 
 @contextlib.contextmanager
-def sluice(folder, redis_port=None, redis_pid=None, cores=SERVER_CORE):
+def sluice(folder, redis_pids=None, redis_url=None, _redis_port=None, cores=SERVER_CORE):
     port, admin = free_port(), free_port()
     command = [BIN / "sluice-gateway", "--listen", f"127.0.0.1:{port}", "--admin-listen", f"127.0.0.1:{admin}"]
-    if redis_port:
-        command += ["--redis", f"redis://127.0.0.1:{redis_port}"]
+    if redis_url:
+        command += ["--redis", redis_url]
     # A drain would take its time to end streams that the load has left anyway.
     environment = os.environ | {"SLUICE_DRAIN__DELAY": "0s", "SLUICE_DRAIN__WINDOW": "0s"}
     # For many streams of few HTTP/2 connections.
@@ -156,7 +184,7 @@ def sluice(folder, redis_port=None, redis_pid=None, cores=SERVER_CORE):
     try:
         wait_for(port)
         wait_until_ready(admin)
-        pids = {"server": process.pid} | ({"redis": redis_pid} if redis_pid else {})
+        pids = {"server": process.pid} | (redis_pids or {})
         base = f"http://127.0.0.1:{port}"
         yield Server(pids, f"{base}/events?channel={{channel}}", f"{base}/channels/{{channel}}/events")
     finally:
@@ -169,7 +197,7 @@ def wait_until_ready(admin_port):
 
 
 @contextlib.contextmanager
-def nchan(folder, redis_port=None, redis_pid=None):
+def nchan(folder, redis_pids=None, _redis_url=None, redis_port=None):
     port = free_port()
     upstream = f"upstream peers {{ nchan_redis_server redis://127.0.0.1:{redis_port}; }}" if redis_port else ""
     passed = "nchan_redis_pass peers;" if redis_port else ""
@@ -184,7 +212,7 @@ def nchan(folder, redis_port=None, redis_pid=None):
     process = pinned(SERVER_CORE, ["nginx", "-c", settings], env=environment)
     try:
         wait_for(port)
-        pids = {"server": worker_of(process.pid)} | ({"redis": redis_pid} if redis_pid else {})
+        pids = {"server": worker_of(process.pid)} | (redis_pids or {})
         wait_until_published(port)
         base = f"http://127.0.0.1:{port}"
         yield Server(pids, f"{base}/sub/{{channel}}", f"{base}/pub/{{channel}}")
@@ -209,15 +237,15 @@ KINDS = {"floor": floor, "nchan": nchan, "Sluice": sluice}
 
 @contextlib.contextmanager
 def running(kind, both_cores=False):
-    """The server of a kind, `floor`, `nchan`, `Sluice`, the last two also `… + Redis`, started anew; Sluice also on
-    both cores, of which the load then has a part."""
+    """The server of a kind, `floor`, `nchan`, `Sluice`, the last two also `… + Redis`, and Sluice `… + Cluster` of three
+    masters, started anew; Sluice also on both cores, of which the load then has a part."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         # nginx drops its rights, and has to read what it is given.
         os.chmod(folder, 0o755)
         name, _, with_redis = kind.partition(" + ")
         if with_redis:
-            redis_pid, redis_port = stack.enter_context(redis(folder))
-            yield stack.enter_context(KINDS[name](folder, redis_port, redis_pid))
+            carrier = cluster if with_redis == "Cluster" else redis
+            yield stack.enter_context(KINDS[name](folder, *stack.enter_context(carrier(folder))))
         elif both_cores:
             yield stack.enter_context(sluice(folder, cores=f"{SERVER_CORE},{LOAD_CORE}"))
         else:

@@ -48,6 +48,19 @@ async fn are_refused_and_the_next_is_not(http: &Http) {
 }
 
 #[tokio::test]
+async fn a_request_says_once_whom_it_is_for() {
+    let gateway = Gateway::start("").await;
+    for (hosts, status) in [("", "400"), ("Host: a\r\nHost: b\r\n", "400"), ("Host: a\r\n", "200")] {
+        let mut socket = TcpStream::connect(gateway.address).await.expect("it listens");
+        let request = format!("GET /connections HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{hosts:?}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn on_http1_and_http2_with_tls_and_without() {
     let gateway = Gateway::start(CONFIG).await;
     let neighbour = gateway.subscribe(&["a"]).await;

@@ -53,6 +53,18 @@ async fn an_event_reaches_everyone_whichever_master_has_its_channel() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_is_taken_for_one_server_is_not_ready_and_says_why() {
+    let cluster = RedisCluster::start(Kind::default(), 3, false).await;
+    let options = Options { redis: Some(cluster.servers[0].url()), ..Options::default() };
+    let gateway = Gateway::spawn(options);
+    let told = async || {
+        let answer = gateway.admin.try_send("GET", "/readyz", &[], "").await.ok()?;
+        (answer.status == 503 && answer.text().contains("set redis.cluster")).then_some(())
+    };
+    wait::until("it says why", told).await;
+}
+
+#[tokio::test]
 async fn slots_move_away_and_back_and_no_event_is_missed() {
     let cluster = RedisCluster::start(Kind::default(), 3, false).await;
     let gateways = gateways(&cluster, 2, "").await;

@@ -42,6 +42,8 @@ async fn add(redis: &Redis, channels: &[String], entries: usize) {
                 .ignore();
         }
         let () = pipeline.query_async(&mut connection).await.expect("added");
+        // Spread over some seconds, in which replicas can be killed.
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -148,4 +150,72 @@ async fn on_a_cluster_entries_go_to_their_channels_masters_while_slots_move() {
         assert_eq!(came.get(name), Some(&(0..40).collect::<Vec<u64>>()), "{name}");
     }
     drop(takers);
+}
+
+#[tokio::test]
+async fn a_holder_that_is_frozen_for_longer_than_its_lease_publishes_nothing_again() {
+    let redis = Redis::start().await;
+    let observer = Gateway::start_with(watcher(&redis.url())).await;
+    let mut takers = [Gateway::start_with(taker(&redis.url())).await, Gateway::start_with(taker(&redis.url())).await];
+    let client = observer.subscribe(&["out0", "out1"]).await;
+    let names = names(2);
+    const ENTRIES: usize = 6000;
+    let adding = async {
+        for part in 0..60 {
+            let mut pipeline = redis::pipe();
+            // As an application does it: together with what the event is about.
+            pipeline.atomic();
+            for number in part * 100..(part + 1) * 100 {
+                let channel = &names[number % 2];
+                let data = format!("{channel} {}", number / 2);
+                let fields = ["channel", channel, "data", &data];
+                pipeline.cmd("XADD").arg("sluice:intake").arg("*").arg(&fields).ignore();
+            }
+            let () = pipeline.query_async(&mut redis.connection().await).await.expect("added");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let freezing = async {
+        for _ in 0..2 {
+            let holder = wait::until("one of them takes entries in", async || {
+                for (nth, gateway) in takers.iter().enumerate() {
+                    if gateway.metric("sse_intake_held", &["stream=\"sluice:intake\""]).await == 1.0 {
+                        return Some(nth);
+                    }
+                }
+                None
+            })
+            .await;
+            takers[holder].process.signal(rustix::process::Signal::STOP);
+            // The lease holds for three seconds.
+            tokio::time::sleep(Duration::from_millis(4500)).await;
+            takers[holder].process.signal(rustix::process::Signal::CONT);
+        }
+    };
+    tokio::join!(adding, freezing);
+    client.wait_events(ENTRIES).await;
+    let came = by_channel(&client);
+    for name in &names {
+        assert_eq!(came.get(name), Some(&(0..ENTRIES as u64 / 2).collect::<Vec<_>>()), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn several_streams_are_taken_in_each_in_its_order() {
+    let redis = Redis::start().await;
+    let config = "[redis]\nintake = [\"intake\", \"bulk\"]\nwait_replicas = 0\n".to_owned();
+    let options = Options { config, redis: Some(redis.url()), ..Options::default() };
+    let gateway = Gateway::start_with(options).await;
+    let client = gateway.subscribe(&["a"]).await;
+    for number in 0..100 {
+        for stream in ["intake", "bulk"] {
+            let (key, data) = (format!("sluice:{stream}"), format!("{stream} {number}"));
+            let _: String = redis.run(&["XADD", &key, "*", "channel", "a", "data", &data]).await;
+        }
+    }
+    client.wait_events(200).await;
+    let came = by_channel(&client);
+    for stream in ["intake", "bulk"] {
+        assert_eq!(came.get(stream), Some(&(0..100).collect::<Vec<u64>>()), "{stream}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::config::{Algorithm, AuthKey, Secret};
 use jsonwebtoken::DecodingKey;
+use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, pem::PemObject};
 use std::path::Path;
 
 /// Why a key cannot be used. Names the setting's place and never what the key is.
@@ -25,6 +26,10 @@ pub fn verifying(key: &AuthKey) -> Result<Option<DecodingKey>, InvalidKey> {
     }
     if key.alg.is_symmetric() {
         let secret = secret(key.secret.as_ref(), key.secret_file.as_deref())?;
+        if secret.trim_ascii_start().starts_with(b"-----BEGIN ") {
+            // A public key as a secret is the oldest way to have tokens forged.
+            return Err(InvalidKey::new("this is a key or certificate in PEM, and no secret that both sides share"));
+        }
         return Ok(Some(DecodingKey::from_secret(&secret)));
     }
     let pem = match (&key.public_key, &key.public_key_file) {
@@ -42,6 +47,20 @@ pub fn verifying(key: &AuthKey) -> Result<Option<DecodingKey>, InvalidKey> {
 pub fn public(alg: Algorithm, pem: &[u8]) -> Result<DecodingKey, InvalidKey> {
     if String::from_utf8_lossy(pem).contains("PRIVATE KEY") {
         return Err(InvalidKey::new("this is a private key: the gateway needs, and should have, the public one alone"));
+    }
+    let curve: Option<&[u8]> = match alg {
+        // prime256v1 and secp384r1, as DER has them.
+        Algorithm::ES256 => Some(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]),
+        Algorithm::ES384 => Some(&[0x2b, 0x81, 0x04, 0x00, 0x22]),
+        _ => None,
+    };
+    let of_pem = |curve: &[u8]| {
+        let key = SubjectPublicKeyInfoDer::from_pem_slice(pem).map(|key| key.as_ref().to_vec());
+        let der = key.or_else(|_| CertificateDer::from_pem_slice(pem).map(|certificate| certificate.as_ref().to_vec()));
+        der.is_ok_and(|der| der.windows(curve.len()).any(|part| part == curve))
+    };
+    if curve.is_some_and(|curve| !of_pem(curve)) {
+        return Err(InvalidKey::new(format!("there is no public key in PEM of the curve that {alg} has")));
     }
     let parsed = match alg {
         Algorithm::ES256 | Algorithm::ES384 => DecodingKey::from_ec_pem(pem),
@@ -86,6 +105,17 @@ fn read(path: &Path) -> Result<Vec<u8>, InvalidKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_of_another_curve_is_refused() {
+        let pem = |curve| rcgen::KeyPair::generate_for(curve).expect("a key").public_key_pem();
+        let (p256, p384) = (pem(&rcgen::PKCS_ECDSA_P256_SHA256), pem(&rcgen::PKCS_ECDSA_P384_SHA384));
+        assert!(public(Algorithm::ES256, p256.as_bytes()).is_ok() && public(Algorithm::ES384, p384.as_bytes()).is_ok());
+        for (alg, other) in [(Algorithm::ES256, p384), (Algorithm::ES384, p256)] {
+            let why = public(alg, other.as_bytes()).expect_err("another curve").to_string();
+            assert!(why.contains("curve"), "{why}");
+        }
+    }
 
     #[test]
     fn the_line_break_of_a_text_is_not_of_the_secret() {

@@ -212,6 +212,7 @@ pub(super) fn check(auth: &mut Auth, file: Option<&Path>, problems: &mut Problem
         }
     }
     let mut names: Vec<&str> = Vec::new();
+    let mut secrets: Vec<Vec<u8>> = Vec::new();
     for (index, key) in auth.api_key.iter_mut().enumerate() {
         let path = format!("auth.api_key[{index}]");
         if let Some(file_of) = &mut key.key_file {
@@ -231,7 +232,10 @@ pub(super) fn check(auth: &mut Auth, file: Option<&Path>, problems: &mut Problem
                 Ok(secret) if secret.len() < MIN_API_KEY_BYTES => {
                     problems.add(&path, format!("{path}: the key must have at least {MIN_API_KEY_BYTES} bytes"));
                 }
-                Ok(_) => {}
+                Ok(secret) if secrets.contains(&secret) => {
+                    problems.add(&path, format!("{path}: another key is the same, and could not be told from it"));
+                }
+                Ok(secret) => secrets.push(secret),
             },
         }
         names.push(&key.name);

@@ -7,7 +7,10 @@ use super::{
     problems::{Problems, show_text},
     settings::Setting,
 };
-use crate::channel::FORBIDDEN;
+use crate::{auth::key, channel::FORBIDDEN};
+
+/// A secret that is shorter than what it signs with can be guessed from a token (RFC 7518, section 3.2).
+const SHORT_SECRET: usize = 32;
 
 /// A prefix stands before channel names inside a Redis hash tag, so it is held to the same characters.
 pub(super) fn is_prefix(prefix: &str) -> bool {
@@ -119,6 +122,22 @@ pub(super) fn exposure(config: &Config, problems: &mut Problems) {
 
 /// What may be meant, and is better said than found out.
 pub(super) fn advice(config: &Config, warnings: &mut Vec<String>) {
+    for (index, key) in config.auth.key.iter().enumerate() {
+        let secret = key.alg.is_symmetric().then(|| key::secret(key.secret.as_ref(), key.secret_file.as_deref()).ok());
+        if secret.flatten().is_some_and(|secret| secret.len() < SHORT_SECRET) {
+            warnings.push(format!(
+                "auth.key[{index}]: the secret is shorter than {SHORT_SECRET} bytes, and may be guessed from one token"
+            ));
+        }
+        let is_plain = |url: &String| {
+            let url = url.strip_prefix("http://")?;
+            Some(!["localhost", "127.", "[::1]"].iter().any(|here| url.starts_with(here)))
+        };
+        if key.jwks_url.as_ref().and_then(is_plain) == Some(true) {
+            warnings
+                .push(format!("auth.key[{index}].jwks_url begins with http://: whoever is on the way can sign tokens"));
+        }
+    }
     let proxy = &config.proxy;
     if proxy.protocol && proxy.trusted.is_empty() {
         warnings.push(

@@ -44,6 +44,16 @@ fn write(config: &Config) -> String {
         // It may have stood in a file.
         json["redis"]["url_file"] = Json::Null;
     }
+    let redis = &config.redis;
+    for (name, urls) in [("sentinels", &redis.sentinels), ("cluster", &redis.cluster)] {
+        json["redis"][name] = urls.iter().map(super::SecretUrl::expose).collect();
+    }
+    for (name, password) in [("password", &redis.password), ("sentinel_password", &redis.sentinel_password)] {
+        if let Some(password) = password {
+            json["redis"][name] = password.expose().into();
+            json["redis"][format!("{name}_file")] = Json::Null;
+        }
+    }
     for (index, key) in config.auth.key.iter().enumerate() {
         json["auth"]["key"][index]["secret"] = key.secret.as_ref().map(super::Secret::expose).into();
     }
@@ -82,6 +92,9 @@ mod tests {
             "auth.api_key",
             "proxy.trusted",
             "redis.url",
+            "redis.sentinels",
+            "redis.cluster",
+            "redis.password",
             "redis.prefix",
             "redis.timeout",
             "limits.connections_per_address",

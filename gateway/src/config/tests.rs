@@ -469,6 +469,15 @@ fn a_key_that_cannot_be_used_is_an_error_that_does_not_show_it() {
         ("[[auth.key]]\nalg = \"HS256\"\nsecrets = \"hunter2\"", "unknown key auth.key[0].secrets"),
         ("[[auth.key]]\nalg = \"RS256\"\njwks_url = \"ftp://a\"", "auth.key[0].jwks_url"),
         ("[[auth.key]]\nalg = \"RS256\"\njwks_url = \"https://u:hunter2@a\"", "auth.key[0].jwks_url"),
+        (
+            "[[auth.key]]\nalg = \"HS256\"\nsecret = \"-----BEGIN PUBLIC KEY-----\\nhunter2\"",
+            "auth.key[0]: this is a key or certificate in PEM",
+        ),
+        (
+            "[[auth.api_key]]\nname = \"a\"\nkey = \"hunter2hunter2hunter2\"\n\
+             [[auth.api_key]]\nname = \"b\"\nkey = \"hunter2hunter2hunter2\"",
+            "auth.api_key[1]: another key is the same",
+        ),
         ("[[auth.api_key]]\nname = \"a\"\nkey = \"hunter2\"", "auth.api_key[0]: the key must have at least 16 bytes"),
         ("[[auth.api_key]]\nname = \"a\"", "auth.api_key[0] has no key"),
         ("[[auth.api_key]]\nkey = \"hunter2hunter2hunter2\"", "auth.api_key[0].name is missing"),
@@ -481,6 +490,7 @@ fn a_key_that_cannot_be_used_is_an_error_that_does_not_show_it() {
         "listen = \"0.0.0.0:80\"\nadmin_listen = \"0.0.0.0:81\"\n[[auth.key]]\nalg = \"HS256\"\nsecret = \"hunter2\"",
     );
     let loaded = loaded.expect("with keys, others may reach it");
-    let shown = format!("{:?} {}", loaded.config, loaded.config.to_json());
+    assert!(loaded.warnings.iter().any(|warning| warning.contains("shorter than 32 bytes")), "{:?}", loaded.warnings);
+    let shown = format!("{:?} {} {:?}", loaded.config, loaded.config.to_json(), loaded.warnings);
     assert!(shown.contains("***") && !shown.contains("hunter2"), "{shown}");
 }

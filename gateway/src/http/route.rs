@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{channel::Channel, hub::Target};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode, Version,
     body::Incoming,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, ORIGIN},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN},
 };
 use std::sync::{Arc, atomic::Ordering};
 
@@ -110,6 +110,16 @@ pub(super) async fn answer(
     response
 }
 
+/// Whom a request is for is said once (RFC 9112, section 3.2): a proxy and we could read two of them differently.
+fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    match (request.version(), hosts) {
+        (Version::HTTP_11, 0) => Err(Problem::invalid_request("an HTTP/1.1 request has a Host header")),
+        (_, 0 | 1) => Ok(()),
+        _ => Err(Problem::invalid_request("a request has one Host header, and not several")),
+    }
+}
+
 /// Counts an answer that is a problem.
 pub(super) fn count(app: &App, response: &Response<Body>) {
     if let Some(ProblemType(kind)) = response.extensions().get() {
@@ -148,6 +158,7 @@ async fn handle(
     counted: Counted,
 ) -> Result<Response<Body>, Problem> {
     head_size::check(&request, app.config.http.max_header_bytes.get())?;
+    one_host(&request)?;
     must_be_known(app, peer, request.method())?;
     if let Resource::Console(path) = resource {
         // Whatever cookie a browser has: there is nothing in these files.

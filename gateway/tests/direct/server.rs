@@ -61,6 +61,12 @@ impl Redis {
         command(words).query_async(&mut self.connection.clone()).await
     }
 
+    /// All keys but the one in which gateways say that they are there.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        let keys: Vec<String> = self.ask(&["KEYS", "*"]).await;
+        keys.into_iter().filter(|key| key != "sluice:$replicas").collect()
+    }
+
     /// `FCALL sluice_publish 1 <name> <arguments>`
     pub(crate) async fn fcall(&self, name: &str, arguments: &[&str]) -> RedisResult<Option<String>> {
         self.try_ask(&[&["FCALL", "sluice_publish", "1", name], arguments].concat()).await

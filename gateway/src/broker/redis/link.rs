@@ -198,6 +198,13 @@ impl Link {
         if facts.is_too_old() {
             return Err((redis::ErrorKind::Client, "it is older than Redis 6.2", facts.to_string()).into());
         }
+        if facts.cluster && !self.server.is_of_cluster() {
+            return Err((
+                redis::ErrorKind::Client,
+                "it is one server of a cluster: set redis.cluster, or redis+cluster://",
+            )
+                .into());
+        }
         // Taken before anything is subscribed: whatever changes after this is seen as a change.
         let identity = identity(&mut connection).await?;
         connection.subscribe(&[shared.names.probe(&shared.replica)]).await?;

@@ -89,6 +89,11 @@ impl Server {
         !self.name.is_empty()
     }
 
+    /// Whether it was found as one of a cluster.
+    pub(super) fn is_of_cluster(&self) -> bool {
+        self.cluster
+    }
+
     pub(super) fn know(&self, facts: Facts) {
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
     }
