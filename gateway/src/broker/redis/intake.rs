@@ -132,6 +132,7 @@ impl Intake {
         self.hold(state, true);
         if entries.is_empty() {
             state.empty = state.empty.saturating_add(1);
+            state.complained = false;
             return if state.empty > IDLE_AFTER { LOOK_EVERY.1 } else { LOOK_EVERY.0 };
         }
         state.empty = 0;
