@@ -6,7 +6,9 @@ use sluice_tests::{
     cli::{sluice_ok, sluice_with_input},
     client::Client,
     cluster::Cluster,
+    gateway::{Gateway, Options},
     redis::Redis,
+    wait,
 };
 use std::collections::HashMap;
 
@@ -186,4 +188,26 @@ async fn gateways_of_another_prefix_share_nothing() {
         (vec!["of one".to_owned(), "raw one".into()], vec!["of two".to_owned(), "raw two".into()])
     );
     assert_eq!(other.http.json("/connections").await["connections"]["cluster"], 1);
+}
+
+#[tokio::test]
+async fn an_announcement_of_what_is_in_no_history_costs_two_looks_and_nobody_an_event() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start_with(Options { redis: Some(redis.url()), ..Options::default() }).await;
+    let client = gateway.subscribe(&["a"]).await;
+    gateway.publish("a", "one").await;
+    client.wait_data("one").await;
+    let repairs = async || gateway.metric("sse_repairs_total", &["cause=\"hole\""]).await;
+    let mut forge = redis::cmd("PUBLISH");
+    forge.arg("sluice:a").arg(&b"\xff\x011795954109889037-9 1795954109889030 \nforged"[..]);
+    let _: i64 = forge.query_async(&mut redis.connection().await).await.expect("published");
+    wait::until("it was looked for twice", async || (repairs().await >= 2.0).then_some(())).await;
+    for number in 2..=50 {
+        gateway.publish("a", format!("event {number}")).await;
+    }
+    client.wait_data("event 50").await;
+    // Long enough for thousands of reads, were it read again and again.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(repairs().await <= 3.0, "{}", repairs().await);
+    assert_eq!(client.data().len(), 50, "{:?}", client.data());
 }

@@ -75,13 +75,25 @@ async fn an_entry_is_an_event_and_what_can_be_none_is_put_aside() {
     client.read(|log| assert_eq!(log.events[0].event, "update"));
     let empty = async || (redis.run::<i64>(&["XLEN", "sluice:intake"]).await == 0).then_some(());
     wait::until("what is settled is gone", empty).await;
-    let rejected: Vec<(String, Vec<String>)> = redis.run(&["XRANGE", "sluice:intake:rejected", "-", "+"]).await;
+    // A key of another kind in a log's place concerns that channel alone.
+    let _: String = redis.run(&["SET", "sluice:log:{sluice:poison}", "x"]).await;
+    add(&["channel", "poison", "data", "one"]).await;
+    add(&["channel", "poison", "data", "two"]).await;
+    add(&["channel", "orders.eu", "data", "behind it"]).await;
+    client.wait_data("behind it").await;
+    wait::until("what is settled is gone", empty).await;
+    let poisoned: Vec<(String, Vec<String>)> =
+        redis.run(&["XREVRANGE", "sluice:intake:rejected", "+", "-", "COUNT", "2"]).await;
+    assert!(poisoned.iter().all(|(_, fields)| fields[1].contains("WRONGTYPE")), "{poisoned:?}");
+    assert_eq!(poisoned[0].1.last().map(String::as_str), Some("two"));
+    let rejected: Vec<(String, Vec<String>)> =
+        redis.run(&["XRANGE", "sluice:intake:rejected", "-", "+", "COUNT", "3"]).await;
     let reasons: Vec<_> = rejected.iter().map(|(_, fields)| fields[1].as_str()).collect();
     assert_eq!(rejected.len(), 3, "{reasons:?}");
     assert!(reasons[0].contains("channel name") && reasons[1].contains("100000 bytes"), "{reasons:?}");
     assert_eq!(rejected[0].1[2..], ["channel", "no*name", "data", "x"]);
-    gateway.wait_metric("sse_intake_entries_total", &["result=\"rejected\""], 3.0).await;
-    gateway.wait_metric("sse_intake_entries_total", &["result=\"published\""], 2.0).await;
+    gateway.wait_metric("sse_intake_entries_total", &["result=\"rejected\""], 5.0).await;
+    gateway.wait_metric("sse_intake_entries_total", &["result=\"published\""], 3.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

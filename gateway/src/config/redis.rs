@@ -120,6 +120,11 @@ pub(super) fn check(redis: &Redis, problems: &mut Problems) {
         problems.add(second, format!("{first} and {second} are both set: leave one of them out"));
         return;
     }
+    let mut streams = redis.intake.clone();
+    streams.sort();
+    if let Some(twice) = streams.windows(2).find(|two| two[0] == two[1]) {
+        problems.add("redis.intake", format!("redis.intake: {:?} is there twice", twice[0]));
+    }
     for (key, is_set, needed, has_needed) in [
         ("redis.certificate", redis.certificate.is_some(), "redis.key", redis.key.is_some()),
         ("redis.key", redis.key.is_some(), "redis.certificate", redis.certificate.is_some()),

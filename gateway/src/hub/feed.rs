@@ -89,6 +89,9 @@ pub(crate) struct Feed {
     suspect: bool,
     /// The top was ahead of this position once, with no cut to explain it; twice means a lost announcement.
     behind_at: Option<Position>,
+    /// An announcement that history did not lead up to when it was read for it: read once more, and let go of then, since
+    /// whoever can publish can make one up.
+    unreached: Option<Position>,
     /// Another look at the top was asked for and has not been had.
     looking: bool,
     /// Something was announced that only the log can tell, while it was being read.
@@ -128,6 +131,7 @@ impl Feed {
             was_cut: false,
             suspect: false,
             behind_at: None,
+            unreached: None,
             looking: false,
             unread: false,
             seen_top: Position::default(),
@@ -208,7 +212,7 @@ impl Feed {
                     }
                 }
                 self.waiting = 0;
-                match self.release(outlets) {
+                match self.release(false, outlets) {
                     Need::Nothing if std::mem::take(&mut self.unread) && self.positioned => {
                         self.repair(Cause::Unreadable)
                     }
@@ -221,6 +225,7 @@ impl Feed {
                 self.seen_top = self.seen_top.max(top);
                 Need::Nothing
             }
+            (Phase::Live, Some(_)) if self.unreached.is_some() && !self.held.is_empty() => self.repair(Cause::Hole),
             (Phase::Live, Some(top)) if self.has_passed(top) => {
                 // Announcements may have come since the top was read; it is one of ours all the same.
                 (self.suspect, self.behind_at) = (false, None);
@@ -366,7 +371,7 @@ impl Feed {
             return Repaired::ReadOn;
         }
         self.phase = Phase::Live;
-        Repaired::Done(self.release(outlets))
+        Repaired::Done(self.release(true, outlets))
     }
 
     fn take(&mut self, entry: &Entry, outlets: &Outlets<'_>) {
@@ -401,14 +406,25 @@ impl Feed {
     }
 
     /// Passes on what was held while history was read, as far as it follows.
-    fn release(&mut self, outlets: &Outlets<'_>) -> Need {
+    fn release(&mut self, all_read: bool, outlets: &Outlets<'_>) -> Need {
         let mut held = std::mem::take(&mut self.held).into_iter();
         while let Some(announced) = held.next() {
-            if let Announced::Entry { at, .. } = &announced
+            if let Announced::Entry { at, prev, .. } = &announced
                 && self.positioned
-                && at.seq <= self.last.seq
             {
-                continue;
+                if at.seq <= self.last.seq {
+                    continue;
+                }
+                if all_read && !self.last.is_followed_by(*at, *prev) {
+                    if self.unreached.take() == Some(*at) {
+                        tracing::warn!(channel = %self.channel, %at, "what was announced is not in the history");
+                        continue;
+                    }
+                    self.unreached = Some(*at);
+                    self.held.push(announced);
+                    self.held.extend(held);
+                    return self.look_again();
+                }
             }
             let need = self.announced(announced, outlets);
             if need != Need::Nothing {

@@ -37,17 +37,23 @@ struct Channel {
 pub async fn stats(args: RedisStatsArgs) -> Result<(), Failure> {
     let masters = masters(&args.redis).await.map_err(Failure::Failed)?;
     let mut stats = Stats::default();
+    let mut silent = Vec::new();
     for nth in 0..masters.count() {
-        let mut connection = connect(&masters, nth).await.map_err(Failure::Failed)?;
-        let walked = walk(&mut connection, &args.redis.prefix, args.top, &mut stats).await;
-        walked.map_err(|error| Failure::Failed(format!("{}: {error}", masters.name(nth))))?;
+        let walked = async {
+            let mut connection = connect(&masters, nth).await?;
+            let walked = walk(&mut connection, &args.redis.prefix, args.top, &mut stats).await;
+            walked.map_err(|error| format!("{}: {error}", masters.name(nth)))
+        };
+        // Of the others it is told all the same.
+        silent.extend(walked.await.err());
     }
     let text = if args.json {
         format!("{}\n", serde_json::to_string(&stats).map_err(|error| Failure::Failed(error.to_string()))?)
     } else {
         table(&stats)
     };
-    Output::new().write(text.as_bytes()).await
+    Output::new().write(text.as_bytes()).await?;
+    if silent.is_empty() { Ok(()) } else { Err(Failure::Failed(format!("not counted: {}", silent.join("; ")))) }
 }
 
 async fn walk(connection: &mut MultiplexedConnection, prefix: &str, top: usize, stats: &mut Stats) -> RedisResult<()> {

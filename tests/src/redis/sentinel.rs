@@ -171,5 +171,10 @@ pub async fn part(replica: &Redis, master: &Redis, parted: bool) {
     let _: String = replica.run(&["CONFIG", "SET", "masterauth", password]).await;
     if parted {
         let _: i64 = master.run(&["CLIENT", "KILL", "TYPE", "replica"]).await;
+        let alone = async || {
+            let info: String = master.run(&["INFO", "replication"]).await;
+            info.contains("connected_slaves:0\r").then_some(())
+        };
+        wait::until("the master has no replica", alone).await;
     }
 }

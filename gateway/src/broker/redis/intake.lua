@@ -55,6 +55,6 @@ if #ids > 0 then
     if is then redis.pcall('HSET', taken, stream, is) else redis.pcall('HDEL', taken, stream) end
   end
 end
--- A write, so that a WAIT after a repeat waits for something.
-redis.pcall('EXPIRE', taken, ARGV[5])
+-- A write, so that a WAIT after a repeat waits for something. Longer than any process is frozen and goes on.
+redis.pcall('EXPIRE', taken, number(math.max(tonumber(ARGV[5]), 604800)))
 return answers

@@ -112,6 +112,16 @@ struct Call<'a> {
 struct Stopped {
     at: usize,
     why: Unavailable,
+    /// It is about that one's channel alone, and would be the same for ever.
+    for_good: bool,
+}
+
+impl Stopped {
+    fn new(at: usize, why: Unavailable) -> Self {
+        // A key of another kind stands in the place of one of the channel's own.
+        let for_good = why.0.contains("WRONGTYPE");
+        Self { at, why, for_good }
+    }
 }
 
 impl Intake {
@@ -201,7 +211,7 @@ impl Intake {
                 },
                 None => {
                     let why = Unavailable("no master of redis has the channel's slot".to_owned());
-                    failures.push(Stopped { at: call.entries[0].0, why });
+                    failures.push(Stopped::new(call.entries[0].0, why));
                 }
             }
         }
@@ -213,16 +223,33 @@ impl Intake {
             if let Err(rejected) = &entry.content
                 && let Err(why) = self.reject(&entry.id, rejected).await
             {
-                return Some(Stopped { at, why });
+                return Some(Stopped::new(at, why));
             }
         }
-        stopped
+        let stopped = stopped?;
+        let Entry { id, content: Ok((channel, event)) } = &entries[stopped.at] else { return Some(stopped) };
+        if !stopped.for_good {
+            return Some(stopped);
+        }
+        let fields =
+            [b"channel", channel.as_str().as_bytes(), b"event", event.event_type().unwrap_or_default().as_bytes()];
+        let mut fields: Vec<_> = fields.map(<[u8]>::to_vec).into();
+        fields.extend([b"data".to_vec(), event.data_bytes().to_vec()]);
+        let Unavailable(why) = stopped.why;
+        match self.reject(id, &Rejected { why, fields }).await {
+            Ok(()) => {
+                let why = Unavailable("the entries after it come next".to_owned());
+                // Not a failure: the page goes on behind it.
+                (stopped.at + 1 < entries.len()).then(|| Stopped::new(stopped.at + 1, why))
+            }
+            Err(why) => Some(Stopped::new(stopped.at, why)),
+        }
     }
 
     /// Sends the calls to their master in one pipeline; answers the first entry that was not settled there.
     async fn send(&self, node: &Node, calls: &[&Call<'_>]) -> Option<Stopped> {
         let first = calls[0].entries[0].0;
-        let stopped = |at: usize, why: Unavailable| Some(Stopped { at, why });
+        let stopped = |at: usize, why: Unavailable| Some(Stopped::new(at, why));
         let mut connection = match node.server.checkout().await {
             Ok(connection) => connection,
             Err(why) => return stopped(first, why),
@@ -267,7 +294,7 @@ impl Intake {
                 Some(stopped) => Err((stopped.at, stopped.why)),
             }) && failure.as_ref().is_none_or(|failure| at < failure.at)
             {
-                failure = Some(Stopped { at, why });
+                failure = Some(Stopped::new(at, why));
             }
         }
         if wait.is_some() && !later.is_empty() {
@@ -302,6 +329,10 @@ impl Intake {
 
     /// By itself, to wherever its slot is.
     async fn elsewhere(&self, call: &Call<'_>) -> Result<Value, Unavailable> {
+        if self.calls.shared.wait.is_some() {
+            // What is waited for is what one connection wrote, so it has to come to its master in the ordinary way.
+            return Err(Unavailable("the channel's slot is on its way between masters of redis".to_owned()));
+        }
         let Shared { names, rules, .. } = &*self.calls.shared;
         let retention = rules.retention(call.channel);
         // A script that is told of a key that does not exist is refused while the slot moves.
@@ -327,10 +358,11 @@ impl Intake {
         let answers = scripts::taken_in(answer).map_err(|error| unavailable(&error))?;
         let mut looked = false;
         let mut answers = answers.into_iter();
-        for (at, _, event) in &call.entries {
+        for (at, id, event) in &call.entries {
             match answers.next() {
                 Some(Ok(scripts::TakenIn::Before)) => {
                     metrics.intake.with_label_values(&["repeated"]).inc();
+                    tracing::info!(stream = %self.stream, %id, channel = %call.channel, "an entry was there before, or one with a later id");
                     if !std::mem::replace(&mut looked, true) {
                         later.push((call.channel, announcement::look()));
                     }
@@ -341,10 +373,10 @@ impl Intake {
                         later.push((call.channel, announcement::encode(position, prev, event)));
                     }
                 }
-                Some(Err(error)) => return Ok(Some(Stopped { at: *at, why: unavailable(&error) })),
+                Some(Err(error)) => return Ok(Some(Stopped::new(*at, unavailable(&error)))),
                 None => {
                     let why = Unavailable("redis gave no answer to an entry".to_owned());
-                    return Ok(Some(Stopped { at: *at, why }));
+                    return Ok(Some(Stopped::new(*at, why)));
                 }
             }
         }

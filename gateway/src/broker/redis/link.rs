@@ -102,11 +102,21 @@ struct Link {
     wants: mpsc::UnboundedReceiver<Want>,
     was_up: bool,
     functions: Option<tokio::task::JoinHandle<()>>,
+    /// What was said of the server.
+    told: Option<Facts>,
 }
 
 pub(super) async fn supervise(shared: Arc<Shared>, server: Arc<Server>, wants: mpsc::UnboundedReceiver<Want>) {
-    let mut link =
-        Link { shared, server, wanted: HashSet::new(), pending: HashSet::new(), wants, was_up: false, functions: None };
+    let mut link = Link {
+        shared,
+        server,
+        wanted: HashSet::new(),
+        pending: HashSet::new(),
+        wants,
+        was_up: false,
+        functions: None,
+        told: None,
+    };
     let mut backoff = BACKOFF.0;
     let mut complained = false;
     loop {
@@ -260,10 +270,11 @@ impl Link {
     }
 
     /// In the log and a metric, as it may change whenever a link is made.
-    fn tell_facts(&self, facts: &Facts) {
-        if self.server.facts().as_ref() == Some(facts) {
+    fn tell_facts(&mut self, facts: &Facts) {
+        if self.told.as_ref() == Some(facts) {
             return;
         }
+        self.told = Some(facts.clone());
         self.shared.metrics.tell_redis(&self.server.name, &facts.software, &facts.version);
         let master = &self.server.name;
         tracing::info!(server = %facts, %master, "redis is");

@@ -327,15 +327,24 @@ fn invalid(why: &str) -> InvalidTarget {
 
 /// One server by its URL.
 fn info(url: &str) -> Result<ConnectionInfo, InvalidTarget> {
-    let parsed =
-        redis::parse_redis_url(url).ok_or_else(|| InvalidTarget(format!("it does not begin with {SCHEMES}")))?;
+    let is_known = ["redis", "rediss", "unix", "redis+unix", "valkey", "valkeys", "valkey+unix"]
+        .iter()
+        .any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| rest.starts_with("://")));
+    let parsed = redis::parse_redis_url(url).ok_or_else(|| match is_known {
+        true => invalid("its host or port cannot be read"),
+        false => InvalidTarget(format!("it does not begin with {SCHEMES}")),
+    })?;
     if matches!(parsed.scheme(), "redis" | "rediss") && parsed.host().is_none() {
         return Err(invalid("it names no host"));
     }
     if parsed.fragment().is_some() {
         return Err(invalid("it has a #, which in a password is written %23"));
     }
-    parsed.into_connection_info().map_err(|error| InvalidTarget(error.to_string()))
+    let info = parsed.into_connection_info().map_err(|error| InvalidTarget(error.to_string()))?;
+    if info.redis_settings().db() < 0 {
+        return Err(invalid("the number of a database is 0 or more"));
+    }
+    Ok(info)
 }
 
 fn address(addr: &ConnectionAddr) -> Option<Address> {
