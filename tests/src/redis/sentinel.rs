@@ -34,7 +34,7 @@ impl Sentinel {
         let (directory, address) = (directory(), ports::free());
         let config = format!(
             "port {}\nbind 127.0.0.1\nsentinel monitor {MASTER} {} {} 2\n\
-             sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 3000\n{lines}",
+             sentinel down-after-milliseconds {MASTER} 2000\nsentinel failover-timeout {MASTER} 3000\n{lines}",
             address.port(),
             master.ip(),
             master.port(),
