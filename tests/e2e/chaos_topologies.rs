@@ -9,8 +9,8 @@ async fn storm(topology: Topology, kinds: &[Kind], seconds: u64) -> Report {
     let settings = Settings {
         topology,
         kinds: Kind::from_environment().unwrap_or_else(|| kinds.to_vec()),
-        followers: 150,
-        events_per_second: 200,
+        followers: 100,
+        events_per_second: 150,
         ..Settings::from_environment(seconds)
     };
     eprintln!("SLUICE_SEED={}", settings.seed);

@@ -32,9 +32,10 @@ pub struct Sentinel {
 impl Sentinel {
     fn start(master: SocketAddr, lines: &str) -> Self {
         let (directory, address) = (directory(), ports::free());
+        // On a busy machine a hasty sentinel takes a master for lost that it has only just made one.
         let config = format!(
             "port {}\nbind 127.0.0.1\nsentinel monitor {MASTER} {} {} 2\n\
-             sentinel down-after-milliseconds {MASTER} 2000\nsentinel failover-timeout {MASTER} 3000\n{lines}",
+             sentinel down-after-milliseconds {MASTER} 3000\nsentinel failover-timeout {MASTER} 3000\n{lines}",
             address.port(),
             master.ip(),
             master.port(),
