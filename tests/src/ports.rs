@@ -17,6 +17,23 @@ const COUNT: u16 = 20_000;
 /// Test processes that run at the same time begin in different places.
 static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new((std::process::id() % 199) as u16 * 100));
 
+/// The same whose port and 10,000, where an older server of a cluster speaks to the others, is free as well.
+///
+/// # Panics
+/// When every port is taken.
+#[must_use]
+pub fn free_with_bus() -> SocketAddr {
+    for _ in 0..COUNT {
+        let address = free();
+        // Below those of outgoing connections too.
+        let bus = address.port() + 10_000;
+        if bus < 32_768 && TcpListener::bind((Ipv4Addr::LOCALHOST, bus)).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free port with another");
+}
+
 /// A loopback address that nobody listens on, and that this process gives out once.
 ///
 /// # Panics

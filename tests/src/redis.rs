@@ -34,13 +34,16 @@ pub struct Kind {
     pub durable: bool,
     /// Beside what every one of them has.
     pub args: Vec<String>,
+    /// Whether the port and 10,000 is taken too.
+    pub with_bus: bool,
     /// Beside `redis://host:port`: user and password, with the `@`.
     pub credentials: String,
 }
 
 impl Default for Kind {
     fn default() -> Self {
-        Self { server: "redis-server".into(), durable: false, args: Vec::new(), credentials: String::new() }
+        let server = "redis-server".into();
+        Self { server, durable: false, args: Vec::new(), with_bus: false, credentials: String::new() }
     }
 }
 
@@ -80,7 +83,8 @@ impl Redis {
     /// When the program is missing.
     #[must_use]
     pub fn spawn(kind: Kind, make: impl FnOnce(&Path)) -> Self {
-        let (directory, address) = (directory(), ports::free());
+        let address = if kind.with_bus { ports::free_with_bus() } else { ports::free() };
+        let directory = directory();
         make(directory.path());
         let process = run(&directory, address, &kind);
         Self { process, address, kind, directory }

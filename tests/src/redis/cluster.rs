@@ -42,7 +42,7 @@ fn kind(kind: &Kind) -> Kind {
     args.extend(["--cluster-replica-validity-factor", "0"].map(str::to_owned));
     // A part that is down stops only itself.
     args.extend(["--cluster-require-full-coverage", "no"].map(str::to_owned));
-    Kind { args, ..kind.clone() }
+    Kind { args, with_bus: is_old(kind), ..kind.clone() }
 }
 
 impl RedisCluster {
