@@ -34,6 +34,14 @@ impl World {
     pub(super) async fn inflict(&self, step: &Step) -> usize {
         let Step { target, lasts, cut, .. } = *step;
         let mut rng = Rng::with_seed(step.seed);
+        let loses_master = matches!(step.kind, Kind::KillMaster | Kind::FreezeMaster | Kind::HandOver);
+        // Who reads history can see an event that waits for a replica, and is told if it is lost with the master then
+        // (docs/delivery.md): so nothing that has anybody read history happens while one is lost, or just before.
+        let _together = if loses_master { None } else { Some(self.faults.read().await) };
+        let _alone = if loses_master { Some(self.faults.write().await) } else { None };
+        if loses_master {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         match step.kind {
             Kind::KillGateway | Kind::StopGateway => {
                 let mut gateway = self.gateways[target].lock().await;

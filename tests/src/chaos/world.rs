@@ -11,7 +11,7 @@ use crate::{
     wait::PATIENCE,
 };
 use std::{fmt::Write, net::SocketAddr};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 
 /// Clients come back soon, replicas leave soon, and so little is kept in memory that many resumes read Redis.
 const CONFIG: &str = r#"
@@ -83,6 +83,8 @@ pub struct World {
     pub gateways: Vec<Mutex<Gateway>>,
     pub store: Store,
     pub followers: Vec<Follower>,
+    /// Held alone by a fault that others must not meet.
+    pub faults: RwLock<()>,
     addresses: Vec<SocketAddr>,
 }
 
@@ -109,7 +111,7 @@ impl World {
         let addresses = gateways.iter().map(|gateway| gateway.address).collect();
         let gateways = gateways.into_iter().map(Mutex::new).collect();
         let followers = Vec::new();
-        Self { nginx, front, to_replica, to_redis, gateways, store, followers, addresses }
+        Self { nginx, front, to_replica, to_redis, gateways, store, followers, faults: RwLock::default(), addresses }
     }
 
     /// A request for these channels by the long way: proxy, nginx, proxy, replica.
