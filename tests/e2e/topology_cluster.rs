@@ -45,6 +45,10 @@ async fn an_event_reaches_everyone_whichever_master_has_its_channel() {
         data.dedup();
         assert_eq!(data.len(), 90, "none twice");
     }
+    for server in &cluster.servers {
+        let master = format!("master=\"{}\"", server.address());
+        gateways[0].wait_metric("sse_redis_info", &[&master, "software=\"redis\""], 1.0).await;
+    }
     // One subscription for each channel and replica, at the owner of its slot.
     let subscriptions = cluster.subscriptions().await;
     for name in &names {

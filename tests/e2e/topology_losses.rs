@@ -2,9 +2,11 @@
 //! to be; unless an acknowledgement waits for the replica.
 
 use sluice_tests::{
-    check::{number, payload},
+    check::payload,
+    cli,
     client::{Client, Log},
     gateway::{Gateway, Options},
+    numbered::{self, assert_saw, saw},
     redis::{
         Kind, Redis,
         cluster::RedisCluster,
@@ -18,13 +20,6 @@ const CONFIG: &str = "[stream]\nretry_min = \"50ms\"\nretry_max = \"200ms\"\n[re
 /// What a first look at another history takes before it is believed, and written down.
 const SETTLED: Duration = Duration::from_secs(20);
 
-fn saw(log: &Log, channel: &str) -> (Vec<u64>, usize) {
-    let numbers = log.data().filter_map(|data| number(channel, data)).collect();
-    let gaps = log.events.iter().filter(|event| event.event == "gap");
-    let gaps = gaps.filter(|gap| gap.data.contains(&format!("\"channel\":\"{channel}\""))).count();
-    (numbers, gaps)
-}
-
 async fn start(url: &str, settings: &str) -> [Gateway; 2] {
     let config = format!("{CONFIG}{settings}");
     let options = Options { config, redis: Some(url.to_owned()), ..Options::default() };
@@ -35,25 +30,13 @@ async fn start(url: &str, settings: &str) -> [Gateway; 2] {
     gateways
 }
 
-/// Publishes each until it is taken.
 async fn publish(gateway: &Gateway, channel: &str, numbers: RangeInclusive<u64>) {
-    let path = format!("/channels/{channel}/events");
-    for number in numbers {
-        let data = payload(channel, number);
-        let key = [("idempotency-key", data.replace(' ', "-"))];
-        let key = key.each_ref().map(|(name, value)| (*name, value.as_str()));
-        let taken = async || (gateway.http.send("POST", &path, &key, data.clone()).await.status == 200).then_some(());
-        wait::until("the event is taken", taken).await;
-    }
+    numbered::publish(&gateway.http, channel, numbers).await;
 }
 
 async fn wait_for(client: &Client, channel: &str, number: u64, gaps: usize) {
-    let done = |log: &Log| saw(log, channel).1 >= gaps && log.data().any(|data| data == payload(channel, number));
+    let done = |log: &Log| saw(log, channel).1.len() >= gaps && log.data().any(|data| data == payload(channel, number));
     client.wait_within(&format!("{channel} {number} and {gaps} gaps"), SETTLED, done).await;
-}
-
-fn assert_saw(client: &Client, channel: &str, numbers: RangeInclusive<u64>, gaps: usize) {
-    client.read(|log| assert_eq!(saw(log, channel), (numbers.collect(), gaps), "{channel}: {:?}", log.events));
 }
 
 async fn on_replica(redis: &Redis, channel: &str, events: i64) {
@@ -89,8 +72,8 @@ async fn what_a_parted_replica_lacks_is_one_gap_for_each_channel_that_lost_and_n
     for client in &live {
         wait_for(client, "a", 20, 1).await;
         wait_for(client, "b", 20, 0).await;
-        assert_saw(client, "a", 1..=20, 1);
-        assert_saw(client, "b", 1..=20, 0);
+        assert_saw("live", client, "a", 1..=20, &["reset"]);
+        assert_saw("live", client, "b", 1..=20, &[]);
     }
     // The old master comes back, and gives up what only it has.
     all.servers[0].restart().await;
@@ -99,7 +82,7 @@ async fn what_a_parted_replica_lacks_is_one_gap_for_each_channel_that_lost_and_n
     publish(&gateways[0], "a", 21..=25).await;
     for client in &live {
         wait_for(client, "a", 25, 0).await;
-        assert_saw(client, "a", 1..=25, 1);
+        assert_saw("live", client, "a", 1..=25, &["reset"]);
     }
 }
 
@@ -120,7 +103,7 @@ async fn nothing_is_lost_that_was_acknowledged_by_a_replica_too() {
     let again = gateways[1].http.send("POST", "/channels/a/events", &key, payload("a", 11)).await;
     assert_eq!(again.status, 503, "a repeat waits again: {}", again.text());
     // It is in the log of the master alone, and nobody was told of it.
-    assert_saw(&live, "a", 1..=10, 0);
+    assert_saw("live", &live, "a", 1..=10, &[]);
     all.servers[0].kill();
     all.promoted(0).await;
     all.servers[0].restart().await;
@@ -129,7 +112,7 @@ async fn nothing_is_lost_that_was_acknowledged_by_a_replica_too() {
     // Everything that was answered for is there, and the one that was not is published once.
     publish(&gateways[0], "a", 11..=20).await;
     wait_for(&live, "a", 20, 0).await;
-    assert_saw(&live, "a", 1..=20, 0);
+    assert_saw("live", &live, "a", 1..=20, &[]);
 }
 
 #[tokio::test]
@@ -162,12 +145,17 @@ async fn a_master_of_a_cluster_that_is_down_stops_only_its_own_channels() {
     assert_eq!(refused.status, 503, "{}", refused.text());
     publish(&gateways[1], &other, 4..=10).await;
     wait_for(&live, &other, 10, 0).await;
+    let alive = cluster.servers[(down + 1) % 3].address().to_string();
+    let check = cli::sluice(&["redis", "check", "--redis", &cluster.servers[(down + 1) % 3].url()]).await;
+    assert_eq!(check.code, Some(1));
+    let others = cluster.servers.iter().filter(|server| check.stdout.contains(&format!("{}: ", server.address())));
+    assert!(others.count() == 3 && check.stdout.contains(&format!("{alive}: redis 7.0")), "{check:?}");
     let batch = r#"[{"channel":"a","data":"x"},{"channel":"OTHER","data":"y"}]"#.replace("OTHER", &other);
     let answer = gateways[0].http.post("/events", batch).await;
     assert_eq!(answer.status, 207, "{}", answer.text());
     cluster.servers[down].restart().await;
     publish(&gateways[0], "a", 4..=6).await;
     wait_for(&live, "a", 6, 0).await;
-    assert_saw(&live, "a", 1..=6, 0);
+    assert_saw("live", &live, "a", 1..=6, &[]);
     gateways[0].wait_metric("sse_redis_reachable_ratio", &[], 1.0).await;
 }

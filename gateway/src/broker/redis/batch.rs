@@ -4,7 +4,7 @@
 //! of what it would cost alone. Only neighbours do: the order of the batch is the order in Redis.
 
 use super::{
-    Conflicts,
+    Conflicts, Shared,
     facts::Announce,
     is_demoted,
     names::Names,
@@ -77,6 +77,14 @@ pub(super) struct Manner<'a> {
     /// The slot is on its way here: as the server from which it comes says.
     pub(super) asking: bool,
     pub(super) keys: Keys,
+}
+
+impl<'a> Manner<'a> {
+    /// As a master is published to that has the slots.
+    pub(super) fn of(shared: &'a Shared, announce: Announce) -> Self {
+        let Shared { names, rules, conflicts, wait, .. } = shared;
+        Self { names, rules, conflicts, announce, wait: *wait, asking: false, keys: Keys::All }
+    }
 }
 
 /// Publishes `events` in their order.
@@ -158,8 +166,9 @@ async fn send(
     whole: bool,
 ) -> RedisResult<(Vec<Value>, Option<usize>)> {
     let mut commands = pipeline(manner, unlinks, calls, whole);
-    let before = unlinks.len() * if manner.asking { 2 } else { 1 };
+    // Each has an ASKING before it.
     let each = if manner.asking { 2 } else { 1 };
+    let before = unlinks.len() * each;
     let wait = manner.wait.filter(|_| calls.iter().any(|call| !call.plain));
     if let Some((replicas, limit)) = wait {
         commands.cmd("WAIT").arg(replicas).arg(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));

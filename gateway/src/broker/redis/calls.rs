@@ -255,15 +255,7 @@ impl Calls {
         };
         let mut connection = node.server.checkout().await?;
         let announce = node.server.announce(&mut *connection).await?;
-        let manner = Manner {
-            names: &shared.names,
-            rules: &shared.rules,
-            conflicts: &shared.conflicts,
-            announce,
-            wait: shared.wait,
-            asking,
-            keys: Keys::Needed,
-        };
+        let manner = Manner { asking, keys: Keys::Needed, ..Manner::of(shared, announce) };
         let events: Vec<_> = batch.iter().collect();
         // Which logs are gone is not remembered: the lane sees to it once the slot has arrived.
         match batch::publish(&mut *connection, &manner, &events, &mut Unlinked::none()).await {

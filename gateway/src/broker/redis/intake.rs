@@ -6,6 +6,8 @@
 //! entry of each stream that was published there, and passes over what is not later. And as one that could not be published
 //! must not be passed over by the next, a call names the entry that has to be there before it.
 
+mod entry;
+
 use super::{
     Shared,
     calls::{Calls, Place},
@@ -20,6 +22,8 @@ use crate::{
     channel::Channel,
     event::Event,
 };
+pub(super) use entry::Entry;
+use entry::Rejected;
 use futures_util::future::join_all;
 use redis::{Pipeline, Value, aio::ConnectionLike};
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -75,27 +79,6 @@ struct State {
     /// Looks in a row that found nothing.
     empty: u32,
     complained: bool,
-}
-
-/// An entry as it stands in the stream.
-pub(super) struct Entry {
-    pub(super) id: String,
-    pub(super) content: Result<(Channel, Event), Rejected>,
-}
-
-/// Why an entry cannot be published, and its fields as they stand there.
-#[derive(Debug)]
-pub(super) struct Rejected {
-    why: String,
-    fields: Vec<Vec<u8>>,
-}
-
-impl Entry {
-    /// Names and values in turn; data of at most `most` bytes.
-    pub(super) fn new(id: String, fields: Vec<Vec<u8>>, most: usize) -> Self {
-        let content = read(&fields, most).map_err(|why| Rejected { why, fields });
-        Self { id, content }
-    }
 }
 
 /// One call of the script: neighbours of one channel.
@@ -431,59 +414,12 @@ fn calls(entries: &[Entry]) -> Vec<Call<'_>> {
     calls
 }
 
-/// What an entry's fields say; others than these are nobody's business here.
-fn read(fields: &[Vec<u8>], most: usize) -> Result<(Channel, Event), String> {
-    let (mut channel, mut event_type, mut data) = (None, None, None);
-    for field in fields.chunks_exact(2) {
-        let value = &field[1];
-        match field[0].as_slice() {
-            b"channel" => channel = Some(value),
-            b"event" => event_type = Some(value),
-            b"data" => data = Some(value),
-            _ => {}
-        }
-    }
-    let channel = channel.ok_or("it has no field `channel`")?;
-    let channel = std::str::from_utf8(channel).map_err(|_| "its channel is no text")?;
-    let channel = Channel::new(channel).map_err(|error| error.to_string())?;
-    let data = data.ok_or("it has no field `data`")?;
-    if data.len() > most {
-        return Err(format!("its data has {} bytes, where {most} are allowed", data.len()));
-    }
-    let event_type = event_type.map(|text| std::str::from_utf8(text)).transpose();
-    let event_type = event_type.map_err(|_| "its event type is no text")?;
-    let event = Event::new(event_type, data.clone().into()).map_err(|error| error.to_string())?;
-    Ok((channel, event))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn entry(id: &str, fields: &[&str]) -> Entry {
         Entry::new(id.to_owned(), fields.iter().map(|field| field.as_bytes().to_vec()).collect(), 20)
-    }
-
-    #[test]
-    fn an_entry_is_a_channel_and_data() {
-        let read = |fields: &[&str]| entry("1-0", fields).content;
-        let (channel, event) = read(&["data", "x", "channel", "orders.eu", "trace", "1"]).expect("an event");
-        assert_eq!((channel.as_str(), event.event_type(), event.data()), ("orders.eu", None, "x"));
-        assert!(
-            read(&["channel", "a", "event", "update", "data", "x"])
-                .is_ok_and(|(_, e)| e.event_type() == Some("update"))
-        );
-        for (wrong, part) in [
-            (&["data", "x"][..], "no field `channel`"),
-            (&["channel", "a"], "no field `data`"),
-            (&["channel", "a*", "data", "x"], "channel name"),
-            (&["channel", "a", "data", "012345678901234567890"], "21 bytes"),
-            (&["channel", "a", "data", "x", "event", "a\nb"], "type"),
-            (&["channel"], "no field `channel`"),
-        ] {
-            let why = read(wrong).expect_err(part).why;
-            assert!(why.contains(part), "{why}");
-        }
     }
 
     #[test]

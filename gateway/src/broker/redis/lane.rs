@@ -9,7 +9,6 @@ use super::{
     batch::{self, Manner, Settled, Unlinked},
     node::Server,
     redirect::Redirect,
-    scripts::Keys,
     unavailable,
 };
 use crate::broker::{Accepted, Publish, Unavailable};
@@ -138,15 +137,7 @@ async fn run(shared: Arc<Shared>, server: Arc<Server>, mut waiting: mpsc::Receiv
                 continue;
             }
         };
-        let manner = Manner {
-            names: &shared.names,
-            rules: &shared.rules,
-            conflicts: &shared.conflicts,
-            announce,
-            wait: shared.wait,
-            asking: false,
-            keys: Keys::All,
-        };
+        let manner = Manner::of(&shared, announce);
         match batch::publish(&mut **open, &manner, &events, &mut unlinked).await {
             Ok(answered) => {
                 used = Instant::now();

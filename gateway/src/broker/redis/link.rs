@@ -12,9 +12,9 @@
 use super::{
     Shared,
     facts::{Announce, Facts},
-    function,
     names::Names,
     node::Server,
+    watch,
 };
 use crate::{
     broker::{Sink, announcement},
@@ -48,8 +48,6 @@ const CHECK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const CHECK_REPLACEABLE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(750));
 /// Before a subscription is asked for again that the server said it has not to give.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// How often it is looked whether the function library is still there.
-const FUNCTION_EVERY: Duration = Duration::from_secs(15);
 /// The first and the longest pause before connecting again; half of each is chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
 
@@ -234,7 +232,7 @@ impl Link {
         shared.reach.link(&self.server.name, Ok(()));
         tracing::info!(channels = self.wanted.len(), master = self.server.name, "linked to redis");
         self.subscribe(&mut wire, self.wanted.iter().filter(|one| **one != Wanted::Control).cloned().collect()).await?;
-        self.functions = Some(tokio::spawn(keep_function(Arc::clone(&shared), Arc::clone(&self.server))));
+        self.functions = Some(tokio::spawn(watch::keep_function(Arc::clone(&shared), Arc::clone(&self.server))));
 
         let (every, limit) = if self.server.may_be_replaced() { CHECK_REPLACEABLE } else { CHECK };
         let limit = limit.min(shared.timeout);
@@ -371,35 +369,6 @@ impl Link {
             answers.into_iter().try_for_each(|answer| answer.extract_error().map(drop))?;
         }
         Ok(())
-    }
-}
-
-/// Gives publishers that go straight to Redis their function, and sees to it that it stays. The gateway itself needs none.
-async fn keep_function(shared: Arc<Shared>, server: Arc<Server>) {
-    let facts = server.facts();
-    if facts.as_ref().is_some_and(|facts| !facts.has_functions()) {
-        return;
-    }
-    let cluster = facts.is_some_and(|facts| facts.cluster);
-    let prefix = shared.names.prefix();
-    loop {
-        if let Ok(mut connection) = server.checkout().await {
-            match function::install(&mut *connection, prefix, Some(shared.max_event_bytes), cluster).await {
-                Ok(function::Installed::Unchanged) => {}
-                Ok(installed) => tracing::debug!(?installed, "the function library in redis"),
-                // The link is being made anew, and this with it.
-                Err(function::NotInstalled::Redis(error)) if error.is_io_error() => {}
-                // It would be refused again and again, and Redis writes each time down.
-                Err(error) => {
-                    if !shared.warned.swap(true, Ordering::Relaxed) {
-                        let told = "FCALL sluice_publish is not available; publishing through gateways is not affected";
-                        tracing::warn!(%error, "{told}");
-                    }
-                    return;
-                }
-            }
-        }
-        tokio::time::sleep(FUNCTION_EVERY).await;
     }
 }
 

@@ -1,20 +1,25 @@
-//! Looks at every master now and then, and says what was found; and says itself that this replica is there, and by which
-//! rules.
+//! What is seen to at every master now and then: what would break a promise is said, the function library is kept, and this
+//! replica says that it is there, and by which rules.
 
 use super::{
+    Shared,
     calls::{Calls, Place},
     checks::{self, KINDS, Needs},
+    function,
+    node::Server,
 };
 use crate::auth::denied::now_ms;
 use std::{
     collections::BTreeSet,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
 
 /// How often a replica says that it is there.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked whether the function library is still there.
+const FUNCTION_EVERY: Duration = Duration::from_secs(15);
 /// Replicas that were not heard of for this long are forgotten.
 const FORGET_AFTER_MS: u64 = 120_000;
 
@@ -95,5 +100,36 @@ async fn tell_of_us(calls: &Calls, rules: &str) {
     };
     if let Err(error) = told.await {
         tracing::debug!(%error, "other replicas cannot be told of this one");
+    }
+}
+
+/// Gives publishers that go straight to Redis their function, and sees to it that it stays. The gateway itself needs none.
+pub(super) async fn keep_function(shared: Arc<Shared>, server: Arc<Server>) {
+    let facts = server.facts();
+    if facts.as_ref().is_some_and(|facts| !facts.has_functions()) {
+        return;
+    }
+    let cluster = facts.is_some_and(|facts| facts.cluster);
+    let prefix = shared.names.prefix();
+    loop {
+        if let Ok(mut connection) = server.checkout().await {
+            match function::install(&mut *connection, prefix, Some(shared.max_event_bytes), cluster).await {
+                Ok(function::Installed::Unchanged) => {}
+                Ok(installed) => tracing::debug!(?installed, "the function library in redis"),
+                // It may go better the next time, or the link is being made anew, and this with it.
+                Err(error @ (function::NotInstalled::Redis(_) | function::NotInstalled::Contended)) => {
+                    tracing::debug!(%error, "the function library cannot be looked at");
+                }
+                // It would be refused again and again, and Redis writes each time down.
+                Err(error) => {
+                    if !shared.warned.swap(true, Ordering::Relaxed) {
+                        let told = "FCALL sluice_publish is not available; publishing through gateways is not affected";
+                        tracing::warn!(%error, "{told}");
+                    }
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(FUNCTION_EVERY).await;
     }
 }
