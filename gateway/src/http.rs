@@ -31,7 +31,9 @@ mod rates;
 mod route;
 mod subscribe;
 
-use crate::{auth::Auth, broker::Broker, config::Config, edge::tls::Tls, hub::Hub, metrics::Metrics};
+use crate::{
+    auth::Auth, broker::Broker, config::Config, edge::tls::Tls, hub::Hub, lifecycle::Lifecycle, metrics::Metrics,
+};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize},
@@ -46,6 +48,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// What connections of the public port are made secure with.
     pub tls: Option<Arc<Tls>>,
+    pub lifecycle: Lifecycle,
     /// Requests whose answer is not complete, streams aside: a stop waits for them.
     pub in_flight: AtomicUsize,
     connection_ids: AtomicU64,
@@ -68,7 +71,26 @@ impl App {
         let rates = rates::Rates::new(&config.limits);
         let pending = pending::Pending::new(config.limits.pending, Arc::clone(&metrics));
         let bodies = incoming_body::Memory::new(config.limits.body_bytes.get());
-        Self { rates, pending, bodies, config, auth, hub, broker, metrics, tls, in_flight, connection_ids }
+        Self {
+            rates,
+            pending,
+            bodies,
+            config,
+            auth,
+            hub,
+            broker,
+            metrics,
+            tls,
+            lifecycle: Lifecycle::default(),
+            in_flight,
+            connection_ids,
+        }
+    }
+
+    /// Connections that have sent no whole request yet, those aside that only may send another.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.pending.unfinished()
     }
 
     /// An id for a new stream, unique in the cluster: this replica's, and a count.

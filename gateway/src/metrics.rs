@@ -6,6 +6,7 @@ mod delivery;
 
 pub use delivery::DeliveryHistogram;
 
+use crate::lifecycle::Phase;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -101,6 +102,11 @@ pub struct Metrics {
     pub replay_bytes: IntGauge,
     pub replay_waits: IntCounter,
     pub connections_pending: IntGauge,
+    pub ready: IntGauge,
+    phase: IntGaugeVec,
+    pub drain_progress: Gauge,
+    pub connections_limit: IntGauge,
+    pub outbox_limit: IntGauge,
 }
 
 impl Default for Metrics {
@@ -292,6 +298,14 @@ impl Metrics {
                 "sse_connections_pending",
                 "Connections that have sent no whole request yet, or wait for their next.",
             ),
+            ready: make.gauge("sse_ready", "1 while /readyz answers 200, else 0."),
+            phase: make.gauges("sse_lifecycle_phase", "1 for the phase that the process is in, else 0.", &["phase"]),
+            drain_progress: make.made(Gauge::new(
+                "sse_drain_progress_ratio",
+                "Share of the streams open when draining began that have been closed; 0 until then, 1 when none is left.",
+            )),
+            connections_limit: make.gauge("sse_connections_limit", "Event streams that are let in at most."),
+            outbox_limit: make.gauge("sse_outbox_limit_bytes", "Bytes that may wait for all clients together."),
             history_read_seconds: make
                 .histogram("sse_history_read_seconds", "Seconds that reading one page of history took."),
             delivery,
@@ -300,6 +314,7 @@ impl Metrics {
         for reason in Reason::ALL {
             metrics.disconnects.with_label_values(&[reason.as_str()]);
         }
+        metrics.tell_phase(Phase::Serving);
         for reason in crate::sse::frame::GapReason::ALL {
             metrics.gaps.with_label_values(&[reason.as_str()]);
         }
@@ -361,6 +376,13 @@ impl Metrics {
     pub fn count_compressed(&self, encoding: crate::sse::compress::Encoding, plain: u64, bytes: u64) {
         self.compressed_before.with_label_values(&[encoding.as_str()]).inc_by(plain);
         self.compressed_after.with_label_values(&[encoding.as_str()]).inc_by(bytes);
+    }
+
+    /// Says in which phase the process is.
+    pub fn tell_phase(&self, now: Phase) {
+        for phase in Phase::ALL {
+            self.phase.with_label_values(&[phase.as_str()]).set(i64::from(phase == now));
+        }
     }
 
     /// Says what a master of Redis is, in the place of what it was.

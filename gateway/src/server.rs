@@ -11,7 +11,7 @@ use crate::{
     edge::tls::{InvalidFile, Tls, reload::Change},
     http::{App, accept, admin},
     hub::Hub,
-    lifecycle::{Lifecycle, Phase},
+    lifecycle::Phase,
     metrics::Metrics,
 };
 use std::{
@@ -26,6 +26,10 @@ use tokio::{net::TcpListener, time::Instant};
 
 /// How often a drain looks whether streams are left.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often a drain says how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+/// How long a stop waits for requests of connections that came last.
+const LAST_REQUESTS: Duration = Duration::from_millis(500);
 /// How long a stop waits for answers under way.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -80,6 +84,8 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let config = Arc::new(config);
     let metrics = Arc::new(Metrics::new());
+    metrics.connections_limit.set(i64::try_from(config.limits.connections).unwrap_or(i64::MAX));
+    metrics.outbox_limit.set(i64::try_from(config.outbox.total_bytes.get()).unwrap_or(i64::MAX));
     // 48 bits by chance: two replicas of one cluster will not be alike.
     let replica = format!("{:012x}", fastrand::u64(..1 << 48));
     let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), &replica)?;
@@ -88,8 +94,8 @@ pub async fn run(
     let auth = Auth::start(&config, &metrics, Arc::clone(hub.denied()))?;
     let tls = config.tls.files().map(Tls::load).transpose()?.map(Arc::new);
     let app = Arc::new(App::new(Arc::clone(&config), auth, Arc::clone(&hub), broker, metrics, tls));
-    let lifecycle = Arc::new(Lifecycle::default());
-    admin::start(listeners.admin, Arc::clone(&app), Arc::clone(&lifecycle))?;
+    let lifecycle = &app.lifecycle;
+    admin::start(listeners.admin, Arc::clone(&app))?;
     let accepting = tokio::spawn(accept::serve(listeners.public, Arc::clone(&app)));
     let following = tokio::spawn(follow(Arc::clone(&app)));
     tracing::info!(replica, "serving");
@@ -106,12 +112,16 @@ pub async fn run(
     if asked_over_http {
         shutdown.await;
     }
-    wait_for(LAST_ANSWERS, || app.in_flight.load(Ordering::Acquire) == 0).await;
+    lifecycle.enter(Phase::Closing);
+    let _ = accepting.await;
+    // Who has just come has a request on its way; who sends none is not waited for.
+    let answered = || app.in_flight.load(Ordering::Acquire) == 0;
+    wait_for(LAST_REQUESTS, || app.unfinished() == 0 && answered()).await;
+    wait_for(LAST_ANSWERS, answered).await;
     // One that cannot be told is not waited for: what this replica did alone is taken over in time.
     if let Some(broker) = hub.broker() {
         let _ = tokio::time::timeout(LEAVE_WITHIN, broker.leave()).await;
     }
-    accepting.abort();
     following.abort();
     hub.stop();
     lifecycle.enter(Phase::Stopped);
@@ -164,15 +174,25 @@ async fn follow(app: Arc<App>) {
 
 /// Closes all streams over `window`, and returns as soon as none is left.
 async fn drain(app: &App, window: Duration) {
-    let open = app.hub.connections();
+    let (open, began) = (app.hub.connections(), Instant::now());
     tracing::info!(connections = open, ?window, "closing streams");
     app.hub.drain(window);
+    let mut said = began;
     // The last one is closed at the window's end; a second more for those on their way in when it began.
-    wait_for(window + Duration::from_secs(1), || app.hub.connections() == 0).await;
-    tracing::info!(left = app.hub.connections(), "streams closed");
+    wait_for(window + Duration::from_secs(1), || {
+        let left = app.hub.connections();
+        app.metrics.drain_progress.set(1.0 - (left as f64 / open.max(1) as f64).min(1.0));
+        if said.elapsed() >= SAY_EVERY {
+            said = Instant::now();
+            tracing::info!(left, of = open, after = ?began.elapsed(), "closing streams");
+        }
+        left == 0
+    })
+    .await;
+    tracing::info!(left = app.hub.connections(), of = open, after = ?began.elapsed(), "streams closed");
 }
 
-async fn wait_for(most: Duration, done: impl Fn() -> bool) {
+async fn wait_for(most: Duration, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + most;
     while !done() && Instant::now() < deadline {
         tokio::time::sleep(LOOK_EVERY).await;

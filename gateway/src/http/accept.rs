@@ -1,8 +1,9 @@
 //! Taking connections in, and waiting when the machine has no room for more.
 
 use super::{App, connection};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::net::TcpListener;
+use crate::lifecycle::Phase;
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use tokio::net::{TcpListener, TcpStream};
 
 /// Connections that the kernel holds for us, bounded by `net.core.somaxconn`: a whole replica's clients may come at once.
 const BACKLOG: i32 = 65_535;
@@ -25,18 +26,24 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Connections taken in before it is the turn of those who are here already. Thousands may come at once.
 const AT_A_TIME: u32 = 16;
 
-/// Serves whoever connects, for ever.
+/// Serves whoever connects, until the gateway closes.
 pub async fn serve(listener: TcpListener, app: Arc<App>) {
+    let mut closing = pin!(app.lifecycle.reached(Phase::Closing));
     let mut complained = false;
     let mut taken: u32 = 0;
     loop {
-        app.pending.room().await;
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut closing => break,
+            accepted = async {
+                app.pending.room().await;
+                listener.accept().await
+            } => accepted,
+        };
+        match accepted {
             Ok((stream, address)) => {
                 complained = false;
-                let _ = stream.set_nodelay(true);
-                let seat = app.pending.enter();
-                tokio::spawn(connection::serve(Arc::clone(&app), stream, address, seat));
+                take(&app, stream, address);
                 taken = taken.wrapping_add(1);
                 if taken.is_multiple_of(AT_A_TIME) {
                     tokio::task::yield_now().await;
@@ -53,6 +60,25 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+    take_the_last(listener, &app);
+}
+
+fn take(app: &Arc<App>, stream: TcpStream, address: SocketAddr) {
+    let _ = stream.set_nodelay(true);
+    let seat = app.pending.enter();
+    tokio::spawn(connection::serve(Arc::clone(app), stream, address, seat));
+}
+
+/// Serves who is in the backlog already: the kernel would reset them with the listener, requests and all.
+fn take_the_last(listener: TcpListener, app: &Arc<App>) {
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, address)) = listener.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            take(app, stream, address);
         }
     }
 }

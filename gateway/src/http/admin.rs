@@ -3,7 +3,7 @@
 //! that a request is a page's, and then it is refused.
 
 use super::{App, body::Body, problem::Problem, route::json};
-use crate::lifecycle::{Lifecycle, Phase};
+use crate::lifecycle::Phase;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
@@ -28,13 +28,13 @@ const STUCK_AFTER: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When the thread or its runtime cannot be made.
-pub fn start(listener: TcpListener, app: Arc<App>, lifecycle: Arc<Lifecycle>) -> io::Result<()> {
+pub fn start(listener: TcpListener, app: Arc<App>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let run = move || {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => serve(listener, app, lifecycle).await,
+                Ok(listener) => serve(listener, app).await,
                 Err(error) => tracing::error!(%error, "the admin port cannot be served"),
             }
         });
@@ -42,16 +42,16 @@ pub fn start(listener: TcpListener, app: Arc<App>, lifecycle: Arc<Lifecycle>) ->
     std::thread::Builder::new().name("admin".to_owned()).spawn(run).map(drop)
 }
 
-async fn serve(listener: tokio::net::TcpListener, app: Arc<App>, lifecycle: Arc<Lifecycle>) {
+async fn serve(listener: tokio::net::TcpListener, app: Arc<App>) {
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (app, lifecycle) = (Arc::clone(&app), Arc::clone(&lifecycle));
+        let app = Arc::clone(&app);
         let service = service_fn(move |request: Request<Incoming>| {
             let refused = refusal(&app, peer.ip(), request.headers());
-            let response = refused.map_or_else(|| answer(&app, &lifecycle, &request), Problem::into_response);
+            let response = refused.map_or_else(|| answer(&app, &request), Problem::into_response);
             async move { Ok::<_, Infallible>(response) }
         });
         tokio::spawn(async move {
@@ -79,11 +79,11 @@ fn refusal(app: &App, peer: IpAddr, headers: &HeaderMap) -> Option<Problem> {
     is_of_a_page.then(|| Problem::forbidden("the admin port is not for web pages"))
 }
 
-fn answer(app: &App, lifecycle: &Lifecycle, request: &Request<Incoming>) -> Response<Body> {
+fn answer(app: &App, request: &Request<Incoming>) -> Response<Body> {
     let (reads, drains) = (matches!(*request.method(), Method::GET | Method::HEAD), request.method() == Method::POST);
     match request.uri().path() {
         "/drain" if drains => {
-            lifecycle.drain();
+            app.lifecycle.drain();
             let mut response = json(&json!({ "draining": true, "connections": app.hub.connections() }));
             *response.status_mut() = StatusCode::ACCEPTED;
             response
@@ -94,6 +94,8 @@ fn answer(app: &App, lifecycle: &Lifecycle, request: &Request<Incoming>) -> Resp
         }
         "/metrics" => {
             app.metrics.tasks.set(i64::try_from(app.hub.tasks()).unwrap_or(i64::MAX));
+            app.metrics.ready.set(i64::from(not_ready(app).is_empty()));
+            app.metrics.tell_phase(app.lifecycle.phase());
             let mut response = Response::new(Body::from(app.metrics.render()));
             let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -104,7 +106,7 @@ fn answer(app: &App, lifecycle: &Lifecycle, request: &Request<Incoming>) -> Resp
             health("live", stuck.into_iter().map(|shard| format!("shard {shard} does not turn")).collect(), None)
         }
         "/readyz" => {
-            let reasons = not_ready(app, lifecycle);
+            let reasons = not_ready(app);
             // What part of the broker is away stops only its own channels: no reason to send clients elsewhere.
             let notes = app.hub.away_in_part().filter(|_| reasons.is_empty());
             health("ready", reasons, notes)
@@ -117,9 +119,9 @@ fn answer(app: &App, lifecycle: &Lifecycle, request: &Request<Incoming>) -> Resp
 }
 
 /// Why this replica should get no new clients.
-fn not_ready(app: &App, lifecycle: &Lifecycle) -> Vec<String> {
+fn not_ready(app: &App) -> Vec<String> {
     let mut reasons = Vec::new();
-    match lifecycle.phase() {
+    match app.lifecycle.phase() {
         Phase::Serving => {}
         phase => reasons.push(format!("the gateway is {phase}")),
     }

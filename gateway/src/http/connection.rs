@@ -17,6 +17,7 @@ use super::{
 use crate::{
     edge::tls::Tls,
     hub::{Permit, connection::Outlet},
+    lifecycle::Phase,
 };
 use bytes::Bytes;
 use hyper::{
@@ -206,17 +207,28 @@ where
             None => std::future::pending().await,
         }
     });
-    tokio::select! {
-        biased;
-        handoff = &mut left => Ok(Some((connection.into_parts().io.into_inner().stream.stream, handoff))),
-        ended = poll_fn(|context| connection.poll_without_shutdown(context)) => {
-            linger(connection.into_parts().io.into_inner().stream).await;
-            ended?;
-            Ok(None)
-        }
-        reason = clock.expired(app.config.http.header_timeout, app.config.http.idle_timeout) => {
-            app.metrics.timed_out.with_label_values(&[reason]).inc();
-            Ok(None)
+    let mut expired = pin!(clock.expired(app.config.http.header_timeout, app.config.http.idle_timeout));
+    let mut closing = pin!(app.lifecycle.reached(Phase::Closing));
+    let mut is_last = false;
+    loop {
+        tokio::select! {
+            biased;
+            handoff = &mut left => {
+                return Ok(Some((connection.into_parts().io.into_inner().stream.stream, handoff)));
+            }
+            ended = poll_fn(|context| connection.poll_without_shutdown(context)) => {
+                linger(connection.into_parts().io.into_inner().stream).await;
+                ended?;
+                return Ok(None);
+            }
+            reason = &mut expired => {
+                app.metrics.timed_out.with_label_values(&[reason]).inc();
+                return Ok(None);
+            }
+            () = &mut closing, if !is_last => {
+                is_last = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
         }
     }
 }
@@ -250,7 +262,7 @@ where
 {
     let (heartbeat, http) = (app.config.stream.heartbeat, &app.config.http);
     let (head, idle) = (http.header_timeout, http.idle_timeout.max(http.body_timeout));
-    let (metrics, seat) = (Arc::clone(&app.metrics), Arc::clone(&peer.seat));
+    let seat = Arc::clone(&peer.seat);
     let service = {
         let app = Arc::clone(&app);
         service_fn(move |request: Request<Incoming>| -> Answering {
@@ -272,11 +284,22 @@ where
         .keep_alive_interval(Some(heartbeat))
         .keep_alive_timeout(heartbeat)
         .serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        ended = connection => ended.map_err(Into::into),
-        reason = seat.waited((head, HEAD), (idle, IDLE)) => {
-            metrics.timed_out.with_label_values(&[reason]).inc();
-            Ok(())
+    let mut connection = pin!(connection);
+    let mut waited = pin!(seat.waited((head, HEAD), (idle, IDLE)));
+    let mut draining = pin!(app.lifecycle.reached(Phase::Draining));
+    let mut is_told = false;
+    loop {
+        tokio::select! {
+            ended = &mut connection => return ended.map_err(Into::into),
+            reason = &mut waited => {
+                app.metrics.timed_out.with_label_values(&[reason]).inc();
+                return Ok(());
+            }
+            // GOAWAY: whoever comes back opens another connection, which reaches another replica. What is open goes on.
+            () = &mut draining, if !is_told => {
+                is_told = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
     }
 }

@@ -110,6 +110,11 @@ impl Pending {
         None
     }
 
+    /// Connections that owe a request, or the rest of one.
+    pub(super) fn unfinished(&self) -> usize {
+        self.waiting().unfinished.len()
+    }
+
     /// A connection has come.
     pub(super) fn enter(&self) -> Arc<Seat> {
         let seat = Arc::new(Seat {

@@ -102,8 +102,10 @@ pub(super) async fn answer(
     };
     let mut response = handled.unwrap_or_else(Problem::into_response);
     count(&app, &response);
-    if version <= hyper::Version::HTTP_11 && leaves_body_unread(response.status()) {
-        // What is left of the body ends the connection: a client that keeps connections must know.
+    // What is left of a body ends the connection: a client that keeps connections must know. And one that is told to
+    // before the replica goes finds no connection closed under its next request.
+    let ends = leaves_body_unread(response.status()) || app.hub.is_draining();
+    if version <= hyper::Version::HTTP_11 && ends {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     cors::add(&app.config, origin.as_ref(), response.headers_mut());
