@@ -1,11 +1,8 @@
 //! Requests' heads that are too large: refused with what to do, and nobody else is harmed.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, client::conn::http2::SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http_body_util::BodyExt;
 use serde_json::Value;
-use sluice_tests::{curl::Curl, gateway::Gateway, http::Http, tls, tls::Authority, wait};
+use sluice_tests::{curl::Curl, gateway::Gateway, http::Http, http2::Http2, tls, tls::Authority, wait};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -124,31 +121,17 @@ async fn what_is_far_too_large_is_refused_alike_and_ends_its_own_connection_alon
     }
 }
 
-async fn send(
-    connection: &mut SendRequest<Full<Bytes>>,
-    gateway: &Gateway,
-    path: &str,
-    header: &str,
-) -> Response<Incoming> {
-    let uri = format!("http://{}{path}", gateway.address);
-    let request = Request::builder().uri(uri).header("x-long", header).body(Full::default()).expect("a request");
-    wait::soon("an answer", connection.send_request(request)).await.expect("an answer")
-}
-
 #[tokio::test]
 async fn streams_on_the_same_http2_connection_go_on() {
     let gateway = Gateway::start(CONFIG).await;
-    let socket = TcpStream::connect(gateway.address).await.expect("connects");
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
-    let (mut connection, driver) = wait::soon("the handshake", handshake).await.expect("HTTP/2");
-    tokio::spawn(driver);
-    let mut stream = send(&mut connection, &gateway, "/events?channel=a", "").await;
+    let mut connection = Http2::connect(gateway.address).await;
+    let mut stream = connection.get("/events?channel=a", &[]).await;
     let long = "x".repeat(ALLOWED);
-    assert_eq!(send(&mut connection, &gateway, &long_target(ALLOWED), "").await.status(), 414);
-    assert_eq!(send(&mut connection, &gateway, "/events?channel=a", &long).await.status(), 431);
+    assert_eq!(connection.get(&long_target(ALLOWED), &[]).await.status(), 414);
+    assert_eq!(connection.get("/events?channel=a", &[("x-long", &long)]).await.status(), 431);
     // Beyond what is read at all.
-    assert_eq!(send(&mut connection, &gateway, "/events?channel=a", &long.repeat(5)).await.status(), 431);
-    let another = send(&mut connection, &gateway, "/channels/a", "").await;
+    assert_eq!(connection.get("/events?channel=a", &[("x-long", &long.repeat(5))]).await.status(), 431);
+    let another = connection.get("/channels/a", &[]).await;
     assert_eq!(another.status(), 200);
     gateway.publish("a", "to all").await;
     let mut read = Vec::new();

@@ -1,13 +1,11 @@
 //! Compressed streams: what a plain client gets, byte for byte, and as soon.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::Request as HttpRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http_body_util::BodyExt;
 use sluice_tests::{
     client::{Client, End, Request},
     decoder::Decoder,
     gateway::Gateway,
+    http2::Http2,
     process::{Process, directory},
     wait,
 };
@@ -145,15 +143,9 @@ async fn over_http2_it_is_the_same() {
     for encoding in ENCODINGS {
         let mut gateway =
             Gateway::start("[stream]\nheartbeat = \"1s\"\n[drain]\ndelay = \"0s\"\nwindow = \"0s\"\n").await;
-        let socket = tokio::net::TcpStream::connect(gateway.address).await.expect("connects");
-        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
-        let (mut sender, connection) = wait::soon("the handshake", handshake).await.expect("HTTP/2");
-        tokio::spawn(connection);
+        let mut connection = Http2::connect(gateway.address).await;
         let plain = Client::once(gateway.events(&["a"]).keeping_body()).await;
-        let uri = format!("http://{}/events?channel=a", gateway.address);
-        let request = HttpRequest::get(uri).header("accept-encoding", encoding).body(Empty::<Bytes>::new());
-        let answer =
-            wait::soon("an answer", sender.send_request(request.expect("a request"))).await.expect("an answer");
+        let answer = connection.get("/events?channel=a", &[("accept-encoding", encoding)]).await;
         assert_eq!(answer.headers()["content-encoding"], encoding);
         assert_eq!(answer.headers()["vary"], "Accept-Encoding");
         let (mut body, mut decoder, mut text) =

@@ -1,49 +1,18 @@
 //! HTTP/2 by prior knowledge: the same frames, many streams on one connection.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, client::conn::http2::SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use sluice_cli::sse::{Event, Parser};
-use sluice_tests::{check, gateway::Gateway, wait};
-
-async fn connect(gateway: &Gateway) -> SendRequest<Full<Bytes>> {
-    let socket = tokio::net::TcpStream::connect(gateway.address).await.expect("connects");
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
-    let (sender, connection) = wait::soon("the handshake", handshake).await.expect("HTTP/2");
-    tokio::spawn(connection);
-    sender
-}
-
-async fn send(
-    connection: &mut SendRequest<Full<Bytes>>,
-    gateway: &Gateway,
-    method: &str,
-    path: &str,
-    body: &str,
-) -> Response<Incoming> {
-    let uri = format!("http://{}{path}", gateway.address);
-    let request = Request::builder().method(method).uri(uri).body(Full::from(body.to_owned())).expect("a request");
-    wait::soon("an answer", connection.send_request(request)).await.expect("an answer")
-}
-
-/// Reads a stream until it has had this many events.
-async fn events(response: &mut Response<Incoming>, parser: &mut Parser, count: usize) -> Vec<Event> {
-    let mut events = Vec::new();
-    while events.len() < count {
-        let frame = wait::soon("the next bytes", response.body_mut().frame()).await.expect("not the end");
-        if let Ok(data) = frame.expect("no error").into_data() {
-            parser.push(&data, &mut events).expect("not too large");
-        }
-    }
-    events
-}
+use http_body_util::BodyExt;
+use sluice_cli::sse::Parser;
+use sluice_tests::{
+    check,
+    gateway::Gateway,
+    http2::{Http2, events},
+};
 
 #[tokio::test]
 async fn a_stream_has_the_same_head_first_bytes_and_events() {
     let gateway = Gateway::start("").await;
-    let mut connection = connect(&gateway).await;
-    let mut stream = send(&mut connection, &gateway, "GET", "/events?channel=a&channel=b", "").await;
+    let mut connection = Http2::connect(gateway.address).await;
+    let mut stream = connection.send("GET", "/events?channel=a&channel=b", "").await;
     assert_eq!(stream.status(), 200);
     for (name, value) in [
         ("content-type", "text/event-stream"),
@@ -53,7 +22,8 @@ async fn a_stream_has_the_same_head_first_bytes_and_events() {
     ] {
         assert_eq!(stream.headers().get(name).and_then(|value| value.to_str().ok()), Some(value), "{name}");
     }
-    let first = wait::soon("the first bytes", stream.body_mut().frame()).await.expect("bytes").expect("no error");
+    let first =
+        sluice_tests::wait::soon("the first bytes", stream.body_mut().frame()).await.expect("bytes").expect("no error");
     let first = first.into_data().expect("data");
     assert!(first.starts_with(b"retry: ") && first.ends_with(b"\n\n"), "{first:?}");
     let mut parser = Parser::new();
@@ -61,7 +31,7 @@ async fn a_stream_has_the_same_head_first_bytes_and_events() {
 
     let large = "x".repeat(64 * 1024);
     for data in ["one\ntwo", &large, "last"] {
-        let answer = send(&mut connection, &gateway, "POST", "/channels/a/events?event=e", data).await;
+        let answer = connection.send("POST", "/channels/a/events?event=e", data).await;
         assert_eq!(answer.status(), 200);
     }
     let events = events(&mut stream, &mut parser, 3).await;
@@ -73,10 +43,10 @@ async fn a_stream_has_the_same_head_first_bytes_and_events() {
 #[tokio::test]
 async fn a_hundred_streams_share_one_connection() {
     let gateway = Gateway::start("").await;
-    let mut connection = connect(&gateway).await;
+    let mut connection = Http2::connect(gateway.address).await;
     let mut streams = Vec::new();
     for _ in 0..100 {
-        streams.push(send(&mut connection, &gateway, "GET", "/events?channel=a", "").await);
+        streams.push(connection.send("GET", "/events?channel=a", "").await);
     }
     gateway.wait_metric("sse_connections_active", &[], 100.0).await;
     for number in 1..=20 {
@@ -96,9 +66,9 @@ async fn a_hundred_streams_share_one_connection() {
 #[tokio::test]
 async fn one_stream_that_is_not_read_stops_no_other_on_its_connection() {
     let gateway = Gateway::start("[stream]\nwrite_timeout = \"2s\"\n[outbox]\nmax_bytes = \"64KiB\"\n").await;
-    let mut connection = connect(&gateway).await;
-    let idle = send(&mut connection, &gateway, "GET", "/events?channel=a", "").await;
-    let mut reader = send(&mut connect(&gateway).await, &gateway, "GET", "/events?channel=a", "").await;
+    let mut connection = Http2::connect(gateway.address).await;
+    let idle = connection.send("GET", "/events?channel=a", "").await;
+    let mut reader = Http2::connect(gateway.address).await.send("GET", "/events?channel=a", "").await;
     // In step, so that only the one that is not read is ever behind.
     let mut parser = Parser::new();
     for number in 1..=200 {
@@ -108,7 +78,7 @@ async fn one_stream_that_is_not_read_stops_no_other_on_its_connection() {
         assert!(verdict.is_ok(), "{verdict:?}");
     }
     gateway.wait_metric("sse_connections_active", &[], 1.0).await;
-    let answer = send(&mut connection, &gateway, "GET", "/channels/a", "").await;
+    let answer = connection.send("GET", "/channels/a", "").await;
     assert_eq!(answer.status(), 200, "the connection itself is of use still");
     drop(idle);
 }
@@ -116,9 +86,9 @@ async fn one_stream_that_is_not_read_stops_no_other_on_its_connection() {
 #[tokio::test]
 async fn refusals_are_the_same_as_on_http1() {
     let gateway = Gateway::start("").await;
-    let mut connection = connect(&gateway).await;
+    let mut connection = Http2::connect(gateway.address).await;
     for (method, path, status) in [("GET", "/events", 400), ("GET", "/nothing", 404), ("PUT", "/events", 405)] {
-        let answer = send(&mut connection, &gateway, method, path, "").await;
+        let answer = connection.send(method, path, "").await;
         assert_eq!(answer.status(), status, "{method} {path}");
         let kind = answer.headers().get("content-type").cloned();
         assert_eq!(kind.as_ref().and_then(|kind| kind.to_str().ok()), Some("application/problem+json"));

@@ -20,6 +20,7 @@ pub mod figures;
 pub mod follower;
 pub mod gateway;
 pub mod http;
+pub mod http2;
 pub mod nginx;
 pub mod numbered;
 pub mod ports;

@@ -74,6 +74,16 @@ fn preferences(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = (S
     })
 }
 
+/// The header by which a proxy says that it goes on to another replica when it is answered with this status: to one that
+/// looks only at the status, a stream that ends at once is a stream. What it says is believed of anybody, as it changes
+/// nothing but the asker's own answer.
+const REFUSE_WITH: &str = "sluice-refuse-with";
+
+/// The status with which a proxy wants to be told that this replica lets no stream in just now: 502, 503 or 504.
+pub(super) fn refuse_with(headers: &HeaderMap) -> Option<u16> {
+    headers.get(REFUSE_WITH)?.to_str().ok()?.parse().ok().filter(|status| (502..=504).contains(status))
+}
+
 /// Whether the request is (or may be) an EventSource's, which gives up for ever on any status but 200.
 pub(super) fn is_event_source(headers: &HeaderMap) -> bool {
     headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|v| v.contains("text/event-stream"))

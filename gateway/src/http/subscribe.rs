@@ -27,7 +27,7 @@ use crate::{
 };
 use bytes::Bytes;
 use hyper::{
-    HeaderMap, Method, Request, Response,
+    HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
     header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, ORIGIN, VARY},
 };
@@ -213,6 +213,11 @@ fn refuse(app: &App, headers: &HeaderMap, refused: Refused) -> Result<Response<B
 pub(super) fn come_back(app: &App, headers: &HeaderMap, problem: Problem) -> Result<Response<Body>, Problem> {
     if !negotiate::is_event_source(headers) {
         return Err(problem);
+    }
+    if let Some(status) = negotiate::refuse_with(headers)
+        && problem.status() == StatusCode::SERVICE_UNAVAILABLE
+    {
+        return Err(Problem { status, ..problem });
     }
     let stream = &app.config.stream;
     let (least, most) = (stream.retry_min.as_millis() as u64, stream.retry_max.as_millis() as u64);
