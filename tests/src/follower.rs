@@ -73,6 +73,10 @@ pub struct Seen {
     pub gaps: Vec<Gap>,
     pub events: u64,
     pub connections: usize,
+    /// When each of them was answered.
+    pub connected: Vec<Instant>,
+    /// Connections that could not be made, or that ended before the answer did.
+    pub cut: usize,
     /// Answers that hold nothing but when to come back.
     pub turned_away: usize,
     /// Answers that end an EventSource for ever.
@@ -224,7 +228,8 @@ impl Stream {
     async fn run(mut self) {
         loop {
             // However it ended, the next connection goes on.
-            let _ = self.connection().await;
+            let is_whole = self.connection().await.unwrap_or(false);
+            self.seen.send_modify(|seen| seen.cut += usize::from(!is_whole));
             if self.seen.borrow().refused.is_some() {
                 return;
             }
@@ -242,7 +247,8 @@ impl Stream {
         }
     }
 
-    async fn connection(&mut self) -> io::Result<()> {
+    /// Answers whether the answer came to its end.
+    async fn connection(&mut self) -> io::Result<bool> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(RECEIVE_BYTES)?;
         let mut stream = socket.connect(self.request.address).await?;
@@ -254,18 +260,19 @@ impl Stream {
                 break at;
             }
             if stream.read_buf(&mut buffer).await? == 0 {
-                return Ok(());
+                return Ok(false);
             }
         };
         let head = Head::parse(&String::from_utf8_lossy(&buffer[..head_end]))?;
         buffer.drain(..head_end + 4);
         self.seen.send_modify(|seen| {
             seen.connections += 1;
+            seen.connected.push(Instant::now());
             seen.opened_with.clone_from(&id);
             seen.refused = (head.status != 200).then_some(head.status);
         });
         if head.status != 200 {
-            return Ok(());
+            return Ok(true);
         }
         let mut chunked = (head.header("transfer-encoding").as_deref() == Some("chunked")).then(Chunked::default);
         let length: Option<usize> = head.header("content-length").and_then(|value| value.parse().ok());
@@ -285,9 +292,13 @@ impl Stream {
             self.take(&parser, &mut events);
             // Its sender goes with the follower, and this task with it.
             let _ = self.is_paused.wait_for(|paused| !paused).await;
-            let is_whole = chunked.as_ref().is_some_and(Chunked::is_whole);
-            if is_whole || length.is_some_and(|length| taken >= length) || stream.read_buf(&mut buffer).await? == 0 {
-                return Ok(());
+            let is_whole = match &chunked {
+                Some(chunked) => chunked.is_whole(),
+                None => length.is_some_and(|length| taken >= length),
+            };
+            if is_whole || stream.read_buf(&mut buffer).await? == 0 {
+                // Without a length or chunks the connection's end is the answer's.
+                return Ok(is_whole || chunked.is_none() && length.is_none());
             }
         }
     }

@@ -28,6 +28,8 @@ pub struct Options {
     pub redis: Option<String>,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
+    /// Where it serves, if not on a free port.
+    pub address: Option<SocketAddr>,
 }
 
 /// A gateway that is ready, or was.
@@ -99,7 +101,7 @@ impl Gateway {
 
     fn spawn_in(directory: TempDir, options: Options) -> Self {
         settings_file(&directory, &options.config);
-        let (address, admin_address) = (ports::free(), ports::free());
+        let (address, admin_address) = (options.address.unwrap_or_else(ports::free), ports::free());
         let process = run(&directory, address, admin_address, &options);
         let (http, admin) = (Http::new(address), Http::new(admin_address));
         Self { process, address, admin_address, http, admin, options, directory }
