@@ -34,6 +34,7 @@ pub use rate::Rate;
 pub use secret::{Secret, SecretUrl};
 pub use sections::{
     Auth, Config, Cors, Drain, History, Http, Hub, Limits, Log, LogFormat, Memory, Outbox, Proxy, Redis, Stream, Tls,
+    Traces,
 };
 pub use units::ByteSize;
 

@@ -1,5 +1,6 @@
 //! What a publisher sends, checked once at the edge: nothing behind this needs to check again.
 
+use crate::traceparent::Traceparent;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ pub struct Event {
     event_type: Option<Arc<str>>,
     data: Bytes,
     retry: Option<u32>,
+    traceparent: Option<Box<Traceparent>>,
 }
 
 /// Why something cannot be an event.
@@ -47,7 +49,7 @@ impl Event {
             }
         };
         std::str::from_utf8(&data).map_err(|e| InvalidEvent::NotUtf8(e.valid_up_to()))?;
-        Ok(Self { event_type, data, retry: None })
+        Ok(Self { event_type, data, retry: None, traceparent: None })
     }
 
     /// Sets the reconnection time, in milliseconds, that travels with the event as a `retry:` line.
@@ -55,6 +57,24 @@ impl Event {
     pub fn with_retry(mut self, retry_ms: Option<u32>) -> Self {
         self.retry = retry_ms;
         self
+    }
+
+    /// Sets the span that the event comes from.
+    #[must_use]
+    pub fn traced(mut self, traceparent: Option<Traceparent>) -> Self {
+        self.set_traceparent(traceparent);
+        self
+    }
+
+    /// The same of one that is there.
+    pub fn set_traceparent(&mut self, traceparent: Option<Traceparent>) {
+        self.traceparent = traceparent.map(Box::new);
+    }
+
+    /// The span that the event comes from, where somebody keeps its trace.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&Traceparent> {
+        self.traceparent.as_deref()
     }
 
     /// The type, `None` for the standard's `message`.

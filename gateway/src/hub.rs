@@ -25,6 +25,7 @@ use crate::{
     metrics::Metrics,
     position::Position,
     sse::compress::{Chains, Pool},
+    traces::Traces,
 };
 use cluster::Cluster;
 use connection::Open;
@@ -71,6 +72,7 @@ pub struct Hub {
     subscriptions: mpsc::UnboundedSender<(Channel, bool)>,
     broker: OnceLock<Arc<dyn Broker>>,
     replayer: OnceLock<Arc<Replayer>>,
+    traces: Arc<Traces>,
     cluster: Cluster,
     denied: Arc<Denied>,
     guests: admission::Guests,
@@ -102,7 +104,12 @@ impl Hub {
     ///
     /// # Errors
     /// When a thread or its poller cannot be made.
-    pub fn start(config: Arc<Config>, metrics: Arc<Metrics>, replica: &str) -> std::io::Result<Arc<Self>> {
+    pub fn start(
+        config: Arc<Config>,
+        metrics: Arc<Metrics>,
+        traces: Arc<Traces>,
+        replica: &str,
+    ) -> std::io::Result<Arc<Self>> {
         let shards = match config.hub.shards {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64),
             configured => configured.min(64),
@@ -131,6 +138,7 @@ impl Hub {
             subscriptions,
             broker: OnceLock::new(),
             replayer: OnceLock::new(),
+            traces,
             cluster: Cluster::new(replica),
             denied: Arc::default(),
             guests: admission::Guests::default(),
@@ -180,6 +188,11 @@ impl Hub {
     #[must_use]
     pub fn broker(&self) -> Option<&Arc<dyn Broker>> {
         self.broker.get()
+    }
+
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     #[must_use]

@@ -8,7 +8,8 @@
 //! - [`hub`]: the fan-out engine: feeds that put a channel's events into order, shards that own sockets.
 //! - [`sse`]: frames, cursors and outboxes: what goes over the wire.
 //! - [`broker`]: what carries events between replicas and keeps history: Redis, or the embedded one.
-//! - [`config`], [`metrics`], and the words that all of them use: [`channel`], [`event`], [`position`].
+//! - [`config`], [`metrics`], [`traces`], and the words that all of them use: [`channel`], [`event`], [`position`],
+//!   [`traceparent`].
 //!
 //! Dependencies point one way: `http → hub → sse`, `hub → broker`. The broker knows nothing of HTTP, the encoder nothing
 //! of Redis.
@@ -30,3 +31,5 @@ pub mod position;
 pub mod promises;
 pub mod server;
 pub mod sse;
+pub mod traceparent;
+pub mod traces;

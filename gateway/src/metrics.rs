@@ -66,6 +66,7 @@ pub struct Metrics {
     pub auth_failures: IntCounterVec,
     pub key_reloads: IntCounterVec,
     pub jwks_fetches: IntCounterVec,
+    pub trace_exports: IntCounterVec,
     pub bytes_sent: IntCounter,
     pub compressed_before: IntCounterVec,
     pub compressed_after: IntCounterVec,
@@ -185,6 +186,11 @@ impl Metrics {
             jwks_fetches: make.counters(
                 "sse_jwks_fetches_total",
                 "Times that an issuer's keys were asked for, by whether they came.",
+                &["result"],
+            ),
+            trace_exports: make.counters(
+                "sse_trace_exports_total",
+                "Times that spans were sent to the collector, by whether it took them.",
                 &["result"],
             ),
             messages: make
@@ -341,6 +347,7 @@ impl Metrics {
         }
         for result in ["ok", "failed"] {
             metrics.jwks_fetches.with_label_values(&[result]);
+            metrics.trace_exports.with_label_values(&[result]);
         }
         for source in ["http", "raw"] {
             metrics.published.with_label_values(&[source]);

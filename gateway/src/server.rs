@@ -13,6 +13,7 @@ use crate::{
     hub::Hub,
     lifecycle::Phase,
     metrics::Metrics,
+    traces::{InvalidTraces, Traces},
 };
 use std::{
     future::Future,
@@ -53,6 +54,8 @@ pub enum StartError {
     Key(#[from] crate::auth::key::InvalidKey),
     #[error(transparent)]
     Tls(#[from] InvalidFile),
+    #[error(transparent)]
+    Traces(#[from] InvalidTraces),
     #[error("a thread or poller cannot be made: {0}")]
     Thread(#[from] io::Error),
 }
@@ -88,7 +91,8 @@ pub async fn run(
     metrics.outbox_limit.set(i64::try_from(config.outbox.total_bytes.get()).unwrap_or(i64::MAX));
     // 48 bits by chance: two replicas of one cluster will not be alike.
     let replica = format!("{:012x}", fastrand::u64(..1 << 48));
-    let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), &replica)?;
+    let traces = Arc::new(Traces::start(&config.traces, &replica, &metrics)?);
+    let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), Arc::clone(&traces), &replica)?;
     let broker = broker(&config, &hub, &metrics, &replica)?;
     hub.attach_broker(Arc::clone(&broker));
     let auth = Auth::start(&config, &metrics, Arc::clone(hub.denied()))?;
@@ -124,6 +128,8 @@ pub async fn run(
     }
     following.abort();
     hub.stop();
+    // It waits for requests that this runtime makes.
+    let _ = tokio::task::spawn_blocking(move || traces.stop()).await;
     lifecycle.enter(Phase::Stopped);
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::duration;
 use clap::{ArgMatches, Args, CommandFactory, Parser, Subcommand, error::ErrorKind, parser::ValueSource};
 use reqwest::{Url, header::HeaderValue};
 use sluice_gateway::channel::Channel;
+use sluice_gateway::traceparent::Traceparent;
 use std::{path::PathBuf, time::Duration};
 
 mod bench;
@@ -101,6 +102,9 @@ pub struct PublishArgs {
     /// Publish what has this key at most once, also if it is run again; with --lines and --ndjson, line N has KEY-N
     #[arg(long, value_name = "KEY", value_parser = idempotency_key)]
     pub idempotency_key: Option<String>,
+    /// The trace that goes on with what is published through a gateway (W3C Trace Context)
+    #[arg(long, value_name = "SPAN", env = "TRACEPARENT", value_parser = traceparent)]
+    pub traceparent: Option<String>,
     #[command(flatten)]
     pub gateway: GatewayArgs,
     /// Publish straight to Redis and not through a gateway
@@ -262,6 +266,15 @@ fn bearer(token: &str) -> Result<Bearer, &'static str> {
 fn event_type(text: &str) -> Result<String, String> {
     sluice_gateway::event::Event::new(Some(text), bytes::Bytes::new()).map_err(|e| e.to_string())?;
     Ok(text.to_owned())
+}
+
+/// An empty one, as a shell may have it in its environment, is none.
+fn traceparent(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || Traceparent::parse(text).is_some() {
+        Ok(text.to_owned())
+    } else {
+        Err("a traceparent is such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    }
 }
 
 fn idempotency_key(text: &str) -> Result<String, &'static str> {

@@ -50,7 +50,7 @@ impl Target {
         match &args.redis {
             Some(url) => crate::redis::place(url, &args.redis_tls)
                 .map(|place| Self::Redis(Box::new(RedisTarget::new(place, &args.prefix, args.retry_for)))),
-            None => HttpTarget::new(&args.gateway, args.retry_for).map(Self::Http),
+            None => HttpTarget::new(&args.gateway, args.retry_for, args.traceparent.clone()).map(Self::Http),
         }
         .map_err(Failure::Failed)
     }

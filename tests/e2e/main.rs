@@ -27,6 +27,7 @@ mod cluster_replica_killed;
 mod cluster_subscriptions;
 mod dependencies;
 mod deploy_drain;
+mod deploy_traces;
 mod edge_admin;
 mod edge_certificates;
 mod edge_forwarded;

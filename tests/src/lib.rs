@@ -14,6 +14,7 @@ pub mod chunked;
 pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod curl;
 pub mod decoder;
 pub mod figures;

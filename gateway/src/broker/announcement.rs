@@ -1,7 +1,8 @@
 //! What is said on a channel's pub/sub channel, and how to tell it from what anybody may `PUBLISH` there.
 //!
 //! An announcement begins with the byte 0xFF, which no UTF-8 text contains, and a version. Version 1:
-//! `FF 01 <µs>-<seq> <µs of the entry before> <type> LF <data>`, where `seq` 0 means an event without position. `FF 00`
+//! `FF 01 <µs>-<seq> <µs of the entry before> <type> LF <data>`, where `seq` 0 means an event without position. Version 2
+//! is the same with the event's traceparent before its type. `FF 00`
 //! says to look into the log, and so does, to an older build, a version that it does not know. Anything else is a raw payload: its data, or a JSON object with `data` and nothing but `event`, `data` and `retry` beside it.
 //!
 //! Reading never fails in a way that could stop a link: whatever bytes come are an [`Announced`].
@@ -9,6 +10,7 @@
 use crate::{
     event::{Event, InvalidEvent},
     position::Position,
+    traceparent::Traceparent,
 };
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -17,6 +19,8 @@ use serde_json::value::RawValue;
 pub const MARK: u8 = 0xff;
 /// The version that this build writes and reads.
 pub const VERSION: u8 = 1;
+/// The same for events of a trace.
+pub const TRACED: u8 = 2;
 
 /// In a version's place: look into the log.
 pub const LOOK: u8 = 0;
@@ -38,11 +42,23 @@ pub enum Announced {
     Refused(String),
 }
 
+impl Announced {
+    /// The event, if it is here.
+    #[must_use]
+    pub fn event(&self) -> Option<&Event> {
+        match self {
+            Self::Entry { event, .. } | Self::Plain { event, .. } | Self::Raw { event } => Some(event),
+            Self::Look | Self::Unreadable | Self::Refused(_) => None,
+        }
+    }
+}
+
 /// Writes an announcement.
 #[must_use]
 pub fn encode(at: Position, prev: u64, event: &Event) -> Bytes {
-    let mut out = vec![MARK, VERSION];
-    out.extend_from_slice(format!("{at} {prev} ").as_bytes());
+    let traceparent = event.traceparent().map(|span| format!("{span} "));
+    let mut out = vec![MARK, if traceparent.is_some() { TRACED } else { VERSION }];
+    out.extend_from_slice(format!("{at} {prev} {}", traceparent.unwrap_or_default()).as_bytes());
     out.extend_from_slice(event.event_type().unwrap_or_default().as_bytes());
     out.push(b'\n');
     out.extend_from_slice(event.data_bytes());
@@ -74,18 +90,20 @@ pub fn decode(payload: Bytes, max_bytes: usize) -> Announced {
 }
 
 fn decode_marked(payload: &Bytes) -> Option<Announced> {
-    match payload.get(1) {
+    let is_traced = match payload.get(1) {
         Some(&LOOK) => return Some(Announced::Look),
-        Some(&VERSION) => {}
+        Some(&VERSION) => false,
+        Some(&TRACED) => true,
         _ => return None,
-    }
+    };
     let header_end = payload.iter().position(|&b| b == b'\n')?;
     let header = std::str::from_utf8(&payload[2..header_end]).ok()?;
     let mut fields = header.splitn(3, ' ');
     let at: Position = fields.next()?.parse().ok()?;
     let prev: u64 = fields.next()?.parse().ok()?;
-    let event_type = fields.next()?;
-    let event = Event::new(Some(event_type), payload.slice(header_end + 1..)).ok()?;
+    let rest = fields.next()?;
+    let (span, event_type) = if is_traced { rest.split_once(' ')? } else { ("", rest) };
+    let event = Event::new(Some(event_type), payload.slice(header_end + 1..)).ok()?.traced(Traceparent::parse(span));
     Some(match at.seq {
         0 => Announced::Plain { published: at.micros, event },
         _ => Announced::Entry { at, prev, event },
@@ -166,15 +184,24 @@ mod tests {
         assert!(matches!(decode(Bytes::from_static(b"a\xff"), 9), Announced::Refused(_)));
         assert!(matches!(decode(Bytes::from(vec![b'a'; 10]), 9), Announced::Refused(_)));
         assert!(matches!(decode(Bytes::from_static(b"{\"data\":1,\"event\":\"a\\nb\"}"), 99), Announced::Refused(_)));
-        for damaged in [&b"\xff"[..], b"\xff\x02rest", b"\xff\x011-1 0", b"\xff\x01x 0 \n", b"\xff\x011-1 0 \n\xff"] {
+        for damaged in [
+            &b"\xff"[..],
+            b"\xff\x02rest",
+            b"\xff\x021-1 0 type\n",
+            b"\xff\x03rest",
+            b"\xff\x011-1 0",
+            b"\xff\x01x 0 \n",
+            b"\xff\x011-1 0 \n\xff",
+        ] {
             assert!(matches!(decode(Bytes::copy_from_slice(damaged), 99), Announced::Unreadable), "{damaged:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(micros in 0u64..1 << 53, seq in 1u64.., prev in any::<u64>(), kind in "[^\r\n\0]{0,9}", data in ".*") {
-            let event = Event::new(Some(&kind), data.into()).expect("valid");
+        fn what_is_written_is_read(micros in 0u64..1 << 53, seq in 1u64.., prev in any::<u64>(), kind in "[^\r\n\0]{0,9}", data in ".*", span in any::<Option<u64>>()) {
+            let span = span.and_then(|span| Traceparent::parse(&format!("00-{:032x}-{span:016x}-01", u128::MAX)));
+            let event = Event::new(Some(&kind), data.into()).expect("valid").traced(span);
             let position = Position::new(micros, seq);
             match decode(encode(position, prev, &event), 0) {
                 Announced::Entry { at, prev: before, event: read } => {

@@ -52,6 +52,15 @@ pub(super) fn is_origin(origin: &str) -> bool {
 
 /// Whether the log's filter accepts it, and no bare word in it is a misspelt level: the filter would take that for the
 /// name of a module and log next to nothing.
+pub(super) fn is_web_address(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+    })
+}
+
 pub(super) fn is_log_level(level: &str) -> bool {
     let is_bare_level = |word: &str| {
         ["off", "error", "warn", "info", "debug", "trace"].iter().any(|level| level.eq_ignore_ascii_case(word.trim()))

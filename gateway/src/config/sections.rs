@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
     ApiKey, AuthKey, ByteSize, ChannelRule, Rate, Secret, SecretUrl,
-    checks::{is_cookie_name, is_log_level, is_origin, is_prefix},
+    checks::{is_cookie_name, is_log_level, is_origin, is_prefix, is_web_address},
     settings::{Check, any, optional, settings, that, within},
 };
 use crate::edge::networks::Networks;
@@ -49,6 +49,7 @@ settings! {
         pub cors: Cors,
         pub drain: Drain,
         pub log: Log,
+        pub traces: Traces,
     }
 }
 
@@ -311,6 +312,20 @@ settings! {
         /// What is logged: a level (error, warn, info, debug, trace, off), or levels by module.
         pub level: String = "info".to_owned(),
             that("such as \"info\" or \"warn,sluice_gateway=debug\"", |text: &String| is_log_level(text));
+    }
+}
+
+settings! {
+    /// Traces of publishing and connecting, sent to an OpenTelemetry collector by OTLP over HTTP.
+    pub struct Traces {
+        /// The collector's address, e.g. "http://collector:4318"; what has no path gets /v1/traces. Headers that it wants are
+        /// taken from OTEL_EXPORTER_OTLP_HEADERS. "" for no traces at all.
+        pub otlp: Option<String> = None, optional(
+            that("that is a URL with http:// or https://, and without a password", |url: &String| is_web_address(url)));
+        /// Of how many requests one is traced, where the request does not say itself with a traceparent.
+        pub one_in: u64 = 10, within(1, 1_000_000_000);
+        /// The name that traces have the gateway under.
+        pub service: String = "sluice".to_owned(), that("that is not empty", |name: &String| !name.is_empty());
     }
 }
 

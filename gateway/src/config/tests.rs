@@ -72,6 +72,8 @@ fn another_value(path: &str, default: &str) -> String {
         "redis.prefix" => "other:",
         "stream.max_age" => "1h",
         "cors.origins" => "https://a.example",
+        "traces.otlp" => "http://collector:4318",
+        "traces.service" => "events",
         "log.format" => "json",
         "log.level" => "debug",
         "history.age" => "11m",

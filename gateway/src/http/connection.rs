@@ -18,6 +18,7 @@ use crate::{
     edge::tls::Tls,
     hub::{Permit, connection::Outlet},
     lifecycle::Phase,
+    traces::Span,
 };
 use bytes::Bytes;
 use hyper::{
@@ -55,6 +56,8 @@ pub(super) struct Handoff {
     pub(super) wanted: Box<subscribe::Wanted>,
     pub(super) permit: Permit,
     pub(super) head: Bytes,
+    /// Until the stream has begun.
+    pub(super) span: Span,
 }
 
 /// Where a service leaves its [`Handoff`].
@@ -250,9 +253,17 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 fn hand_over(app: &App, stream: TcpStream, handoff: Handoff) -> io::Result<()> {
     arrival::tune(&stream, app.config.stream.write_timeout)?;
     let stream = stream.into_std()?;
-    let Handoff { wanted, permit, head } = handoff;
+    let Handoff { wanted, permit, head, span } = handoff;
     let shard = app.hub.least_loaded();
-    app.hub.open(shard, subscribe::open(app, *wanted, permit, Outlet::Socket(stream), head, None));
+    let started = span.is_kept().then(|| {
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let _ = has_started.await;
+            drop(span);
+        });
+        started
+    });
+    app.hub.open(shard, subscribe::open(app, *wanted, permit, Outlet::Socket(stream), head, started));
     Ok(())
 }
 

@@ -18,6 +18,8 @@ use crate::{
     channel::Channel,
     event::{Event, InvalidEvent},
     position::Position,
+    traceparent::{TRACEPARENT, Traceparent},
+    traces::Span,
 };
 use bytes::Bytes;
 use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE};
@@ -41,6 +43,7 @@ pub(super) async fn one(
     channel: Channel,
     request: Request<Incoming>,
     query: &Query,
+    span: &mut Span,
 ) -> Result<Response<Body>, Problem> {
     caller.may(app, Act::Publish, &channel)?;
     rates::publish(app, caller)?;
@@ -48,11 +51,12 @@ pub(super) async fn one(
     let idempotency_key = header_key(request.headers())?;
     // Kept as long as the history is, so without what its buffer has beside.
     let most = app.config.limits.event_bytes.get();
+    let publisher = publishers(request.headers());
     let data = Bytes::copy_from_slice(&receive(app, &peer.seat, request, most).await?);
     let event = checked_event(most, event_type.as_deref(), data)?;
     rates::event(app, &channel)?;
     let publish = Publish { channel: channel.clone(), event, idempotency_key };
-    match accept(app, vec![publish]).await.pop() {
+    match accept(app, vec![publish], span, publisher).await.pop() {
         Some(Ok(Accepted { position, replicated: false, .. })) => {
             let problem = unreplicated(app);
             let mut body = serde_json::to_value(&problem).unwrap_or_default();
@@ -72,11 +76,13 @@ pub(super) async fn batch(
     peer: &Peer,
     caller: &Caller,
     request: Request<Incoming>,
+    span: &mut Span,
 ) -> Result<Response<Body>, Problem> {
     let limits = &app.config.limits;
     rates::publish(app, caller)?;
     let ndjson = is_ndjson(request.headers());
     let request_key = header_key(request.headers())?;
+    let publisher = publishers(request.headers());
     let body = receive(app, &peer.seat, request, limits.batch_bytes.get()).await?;
     let items = split(&body, ndjson)?;
     if items.len() > limits.batch_events {
@@ -105,7 +111,7 @@ pub(super) async fn batch(
     let (places, publishes): (Vec<_>, Vec<_>) =
         taken.into_iter().map(|(place, channel, publish)| ((place, channel), publish)).unzip();
     let mut accepted = 0;
-    for ((place, channel), answer) in places.into_iter().zip(accept(app, publishes).await) {
+    for ((place, channel), answer) in places.into_iter().zip(accept(app, publishes, span, publisher).await) {
         results[place] = Some(match answer {
             Ok(Accepted { position, replicated: false, .. }) => {
                 let problem = unreplicated(app);
@@ -150,13 +156,34 @@ fn unreplicated(app: &App) -> Problem {
     ))
 }
 
-async fn accept(app: &App, batch: Vec<Publish>) -> Vec<Result<Accepted, Unavailable>> {
+/// The publisher's own span, if somebody keeps its trace: that goes on whether or not this gateway says anything in it.
+fn publishers(headers: &HeaderMap) -> Option<Traceparent> {
+    Traceparent::parse(headers.get(TRACEPARENT)?.to_str().ok()?).filter(Traceparent::is_sampled)
+}
+
+async fn accept(
+    app: &App,
+    mut batch: Vec<Publish>,
+    within: &Span,
+    publisher: Option<Traceparent>,
+) -> Vec<Result<Accepted, Unavailable>> {
     if batch.is_empty() {
         return Vec::new();
+    }
+    let one = (batch.len() == 1).then(|| &batch[0].channel);
+    let mut span = app.hub.traces().send(within, one, batch.len());
+    let traceparent = span.traceparent().or(publisher);
+    if traceparent.is_some() {
+        for publish in &mut batch {
+            publish.event.set_traceparent(traceparent);
+        }
     }
     let timer = app.metrics.publish_seconds.start_timer();
     let answers = app.broker.publish(batch).await;
     timer.observe_duration();
+    if let Some(Err(error)) = answers.iter().find(|answer| answer.is_err()) {
+        span.failed(error.to_string());
+    }
     let published = answers.iter().flatten().filter(|accepted| !accepted.repeated).count();
     app.metrics.published_http.inc_by(published as u64);
     answers

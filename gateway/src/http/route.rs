@@ -11,7 +11,7 @@ use super::{
     query::Query,
     subscribe,
 };
-use crate::{channel::Channel, hub::Target};
+use crate::{channel::Channel, hub::Target, traces::Span};
 use hyper::{
     Method, Request, Response, StatusCode, Version,
     body::Incoming,
@@ -92,15 +92,17 @@ pub(super) async fn answer(
     let origin = request.headers().get(ORIGIN).cloned();
     let version = request.version();
     let (method, resource) = (request.method().clone(), Resource::of(request.uri().path()));
+    let mut span = span(&app, resource.as_ref(), &request);
     let handled = match &resource {
         None => Err(Problem::not_found("there is nothing at this path; see docs/http.md")),
         Some(resource) if method == Method::OPTIONS => Ok(options(resource, origin.is_some())),
         Some(resource) if !resource.methods().split(", ").any(|allowed| allowed == method.as_str()) => {
             Err(Problem::method_not_allowed(resource.methods()))
         }
-        Some(resource) => handle(&app, transport, &peer, resource, request, counted).await,
+        Some(resource) => handle(&app, transport, &peer, resource, request, counted, &mut span).await,
     };
     let mut response = handled.unwrap_or_else(Problem::into_response);
+    span.answered(response.status());
     count(&app, &response);
     // What is left of a body ends the connection: a client that keeps connections must know. And one that is told to
     // before the replica goes finds no connection closed under its next request.
@@ -110,6 +112,17 @@ pub(super) async fn answer(
     }
     cors::add(&app.config, origin.as_ref(), response.headers_mut());
     response
+}
+
+/// The span of a request that publishes or connects; of no other.
+fn span(app: &App, resource: Option<&Resource>, request: &Request<Incoming>) -> Span {
+    let route = match (resource, request.method()) {
+        (Some(Resource::Events), _) => "/events",
+        (Some(Resource::Broadcast), _) => "/broadcast",
+        (Some(Resource::ChannelEvents(_)), &Method::POST) => "/channels/{channel}/events",
+        _ => return Span::default(),
+    };
+    app.hub.traces().request(request.method(), route, request.headers())
 }
 
 /// Whom a request is for is said once (RFC 9112, section 3.2): a proxy and we could read two of them differently.
@@ -158,6 +171,7 @@ async fn handle(
     resource: &Resource,
     request: Request<Incoming>,
     counted: Counted,
+    span: &mut Span,
 ) -> Result<Response<Body>, Problem> {
     head_size::check(&request, app.config.http.max_header_bytes.get())?;
     one_host(&request)?;
@@ -179,15 +193,15 @@ async fn handle(
     };
     match (resource, request.method()) {
         (Resource::Console(_), _) => Err(Problem::not_found("there is no such file")),
-        (Resource::Events, &Method::POST) => publish::batch(app, peer, &caller, request).await,
+        (Resource::Events, &Method::POST) => publish::batch(app, peer, &caller, request, span).await,
         (Resource::Events, _) => {
             // A stream is no request that a stop waits for.
             drop(counted);
-            subscribe::stream(app, transport, &caller, &request, &query).await
+            subscribe::stream(app, transport, &caller, &request, &query, span).await
         }
-        (Resource::Broadcast, _) => publish::one(app, peer, &caller, Channel::all(), request, &query).await,
+        (Resource::Broadcast, _) => publish::one(app, peer, &caller, Channel::all(), request, &query, span).await,
         (Resource::ChannelEvents(name), &Method::POST) => {
-            publish::one(app, peer, &caller, channel(name)?, request, &query).await
+            publish::one(app, peer, &caller, channel(name)?, request, &query, span).await
         }
         (Resource::ChannelEvents(name), &Method::DELETE) => history::forget(app, &caller, &channel(name)?).await,
         (Resource::ChannelEvents(name), _) => history::read(app, &caller, &channel(name)?, &query).await,

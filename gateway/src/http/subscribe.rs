@@ -24,6 +24,7 @@ use crate::{
         compress::{Encoding, Wire},
         outbox,
     },
+    traces::Span,
 };
 use bytes::Bytes;
 use hyper::{
@@ -56,8 +57,14 @@ pub(super) async fn stream(
     caller: &Caller,
     request: &Request<Incoming>,
     query: &Query,
+    span: &mut Span,
 ) -> Result<Response<Body>, Problem> {
     let wanted = wanted(app, caller, request.headers(), query)?;
+    if span.is_kept() {
+        span.set("sluice.connection.id", wanted.id.to_string());
+        span.set("sluice.channels", i64::try_from(wanted.channels.len()).unwrap_or(i64::MAX));
+        span.set("sluice.resumes", wanted.channels.iter().any(|(_, start)| matches!(start, Start::After(_))));
+    }
     if request.method() == Method::HEAD {
         return Ok(head(app, &wanted));
     }
@@ -78,7 +85,9 @@ pub(super) async fn stream(
             let mut head = head(app, &wanted);
             cors::add(&app.config, request.headers().get(ORIGIN), head.headers_mut());
             let head = raw_head(&head);
-            handoff.give(Handoff { wanted: Box::new(wanted), permit, head });
+            let mut span = std::mem::take(span);
+            span.answered(StatusCode::OK);
+            handoff.give(Handoff { wanted: Box::new(wanted), permit, head, span });
             // The socket is about to be taken from under this future.
             std::future::pending().await
         }

@@ -25,6 +25,8 @@ impl Sink for Hub {
         }
         self.metrics.received.inc();
         if let Some(feed) = self.feed(channel) {
+            // Ends when the event is with those who write it to sockets.
+            let _span = announced.event().map(|event| self.traces().deliver(event, channel));
             let (need, channel) = self
                 .with_feed_asleep(&feed, |feed, outlets| (feed.announced(announced, outlets), feed.channel().clone()));
             self.see_to(&channel, need);

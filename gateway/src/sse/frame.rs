@@ -287,7 +287,7 @@ impl Frame {
         Encoded { bytes: out.freeze(), id_start, id_end }
     }
 
-    /// `{"channel":…,"event":…,"data":…`, still open.
+    /// `{"channel":…,"event":…,"data":…`, and the traceparent if there is one; still open.
     fn put_json(&self, out: &mut BytesMut, data: &str) {
         let event_type = self.event_type().unwrap_or(crate::event::DEFAULT_TYPE);
         for (name, value) in
@@ -296,6 +296,11 @@ impl Frame {
             out.put_slice(name.as_bytes());
             // Writing a string to memory cannot fail.
             let _ = serde_json::to_writer(out.writer(), value);
+        }
+        if let Content::Event(event) = &self.content
+            && let Some(span) = event.traceparent()
+        {
+            out.put_slice(format!(",\"traceparent\":\"{span}\"").as_bytes());
         }
     }
 }

@@ -33,7 +33,7 @@ impl Crowd {
         let mut config = Config::default();
         config.hub.shards = 1;
         let config = Arc::new(config);
-        let hub = Hub::start(Arc::clone(&config), Arc::new(Metrics::new()), "crowd").expect("a hub");
+        let hub = Hub::start(Arc::clone(&config), Arc::new(Metrics::new()), Arc::default(), "crowd").expect("a hub");
         let rules = Rules::new(Arc::clone(&config));
         let sink = Arc::clone(&hub) as Arc<dyn Sink>;
         let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(rules, config.memory.max_bytes.get(), sink));

@@ -111,7 +111,7 @@ impl World {
         config.stream.heartbeat = Duration::from_millis(100);
         let config = Arc::new(config);
         let metrics = Arc::new(Metrics::new());
-        let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), "test").expect("a hub");
+        let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), Arc::default(), "test").expect("a hub");
         let (cut, calm) = (AtomicBool::new(false), AtomicBool::new(false));
         let relay = Arc::new(Relay { hub: Arc::clone(&hub), cut, calm });
         let sink = Arc::clone(&relay) as Arc<dyn Sink>;

@@ -65,7 +65,7 @@ impl World {
             rule("live.*", Some(RuleHistory::Off), None),
         ];
         let (config, metrics) = (Arc::new(config), Arc::new(Metrics::new()));
-        let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), "slow").expect("a hub");
+        let hub = Hub::start(Arc::clone(&config), Arc::clone(&metrics), Arc::default(), "slow").expect("a hub");
         let sink = Arc::clone(&hub) as Arc<dyn Sink>;
         let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Rules::new(config), 1 << 30, sink));
         hub.attach_broker(Arc::clone(&broker));

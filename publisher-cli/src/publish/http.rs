@@ -19,6 +19,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct HttpTarget {
     gateway: Gateway,
     retry_for: Duration,
+    /// The trace that goes on with what is published.
+    traceparent: Option<String>,
     keys: Keys,
     /// Less than the constant while a proxy on the way takes only less.
     max_request_bytes: usize,
@@ -45,10 +47,11 @@ struct ItemResult {
 }
 
 impl HttpTarget {
-    pub(super) fn new(args: &GatewayArgs, retry_for: Duration) -> Result<Self, String> {
+    pub(super) fn new(args: &GatewayArgs, retry_for: Duration, traceparent: Option<String>) -> Result<Self, String> {
         Ok(Self {
             gateway: Gateway::for_publishing(args)?,
             retry_for,
+            traceparent,
             keys: Keys::new(),
             max_request_bytes: MAX_REQUEST_BYTES,
         })
@@ -169,8 +172,11 @@ impl HttpTarget {
 
     async fn answer<T: serde::de::DeserializeOwned>(
         &self,
-        request: reqwest::RequestBuilder,
+        mut request: reqwest::RequestBuilder,
     ) -> Result<T, RequestError> {
+        if let Some(traceparent) = self.traceparent.as_deref().filter(|span| !span.is_empty()) {
+            request = request.header("traceparent", traceparent);
+        }
         let body = self.gateway.body(self.gateway.send(request).await?).await?;
         serde_json::from_slice(&body).map_err(|e| self.gateway.not_a_gateway(&e.to_string()))
     }

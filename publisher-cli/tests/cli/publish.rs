@@ -30,11 +30,14 @@ async fn settings_come_from_the_environment_too() {
     let server = Server::start(|_, _| taken()).await;
     let mut command = crate::command::command(&["publish", "news", "x", "--quiet", "--idempotency-key", "mine"]);
     command.env("SLUICE_URL", &server.url).env("SLUICE_TOKEN", "t0p").env("SLUICE_REDIS_URL", "");
+    let span = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    command.env("TRACEPARENT", span);
     let ended = crate::command::ended(command.spawn().expect("starts")).await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), ""));
     let asked = &server.asked()[0];
     assert_eq!(asked.header("authorization"), Some("Bearer t0p"));
     assert_eq!(asked.header("idempotency-key"), Some("mine"));
+    assert_eq!(asked.header("traceparent"), Some(span));
 }
 
 #[tokio::test]

@@ -86,6 +86,13 @@ end
 -- Answers its position ('' without history); or what the server said, and then has written nothing, and true if those
 -- that follow would fare no better.
 local function append(p, line, now, event, data, key, trim)
+  -- A gateway's type may have the event's traceparent in a line of its own.
+  local version, traced, span = '\255\1', '', nil
+  local line_break = string.find(event, '\n', 1, true)
+  if line_break then
+    span = string.sub(event, line_break + 1)
+    version, traced, event = '\255\2', span .. ' ', string.sub(event, 1, line_break - 1)
+  end
   local micros = now
   if line and micros <= line.micros then micros = line.micros + line.step end
   local text = number(micros)
@@ -99,10 +106,11 @@ local function append(p, line, now, event, data, key, trim)
   end
   local written
   if line then
-    written = redis.pcall('XADD', p.log, 'MAXLEN', trim, p.size, position,
-      'event', event, 'data', data, 'prev', line.text)
+    local entry = {'event', event, 'data', data, 'prev', line.text}
+    if span then entry[7], entry[8] = 'traceparent', span end
+    written = redis.pcall('XADD', p.log, 'MAXLEN', trim, p.size, position, unpack(entry))
   else
-    written = redis.pcall(p.announce, p.name, '\255\1' .. text .. '-0 0 ' .. event .. '\n' .. data)
+    written = redis.pcall(p.announce, p.name, version .. text .. '-0 0 ' .. traced .. event .. '\n' .. data)
   end
   if failed(written) then
     if key ~= '' then
@@ -118,7 +126,8 @@ local function append(p, line, now, event, data, key, trim)
     if p.later then
       position = position .. ' ' .. line.text
     else
-      redis.pcall(p.announce, p.name, '\255\1' .. position .. ' ' .. line.text .. ' ' .. event .. '\n' .. data)
+      redis.pcall(p.announce, p.name,
+        version .. position .. ' ' .. line.text .. ' ' .. traced .. event .. '\n' .. data)
     end
     line.micros, line.text, line.seq, line.trimmed = micros, text, line.seq + 1, trim == '='
     -- Writing an entry takes longer than this, so no call gets ahead of the clock.
@@ -130,7 +139,7 @@ end
 -- p: log, idempotency (keys); announce (PUBLISH or SPUBLISH), name (the pub/sub channel); later (true: what stands in
 -- the log is announced by the caller, once it is on replicas: its position is answered with the µs before it); size (0: no history) and
 -- memory in s (text), age in µs and lifetime in s (numbers).
--- events: from index `first` on, each event's type ('' for none), data, and idempotency key ('' for none).
+-- events: from index `first` on, each event's type ('' for none; and after a line break its traceparent), data, and idempotency key ('' for none).
 -- Answers what became of each, in order, its position ('' without history) or an error; a table with the number of each
 -- one whose key was known, or nil; and whether any was accepted. Or answers one error, and then has written nothing.
 local function publish(p, events, first)

@@ -6,9 +6,10 @@ use crate::{
     channel::Channel,
     event::Event,
     position::Position,
+    traceparent::Traceparent,
 };
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, Value};
-use std::{sync::LazyLock, time::Duration};
+use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 /// The script's text, as it is sent, and its hash.
 pub(super) struct Lua {
@@ -147,12 +148,15 @@ pub(super) fn publish(
         .arg(limits(kept, idempotency))
         .arg(if channel.is_reserved() { "" } else { DEFAULT_LIMITS });
     for Publish { event, idempotency_key, .. } in events {
-        command
-            .arg(event.event_type().unwrap_or_default())
-            .arg(&event.data_bytes()[..])
-            .arg(idempotency_key.as_deref().unwrap_or_default());
+        command.arg(&*kind(event)).arg(&event.data_bytes()[..]).arg(idempotency_key.as_deref().unwrap_or_default());
     }
     command
+}
+
+/// An event's type as the scripts take it: with its traceparent in a line of its own, which no type has.
+fn kind(event: &Event) -> Cow<'_, str> {
+    let kind = event.event_type().unwrap_or_default();
+    event.traceparent().map_or(Cow::Borrowed(kind), |span| format!("{kind}\n{span}").into())
 }
 
 /// Sees to it that a channel's hash of idempotency keys exists, for at least this long.
@@ -278,7 +282,7 @@ pub(super) fn intake<'a>(
         .arg(stream)
         .arg(before);
     for (id, event) in entries {
-        command.arg(id).arg(event.event_type().unwrap_or_default()).arg(&event.data_bytes()[..]);
+        command.arg(id).arg(&*kind(event)).arg(&event.data_bytes()[..]);
     }
     command
 }
@@ -407,19 +411,21 @@ type RawEntry = (String, Vec<Vec<u8>>);
 
 /// An entry of the log: fields by name, in any order, so that later builds can add some.
 fn entry((id, fields): RawEntry) -> RedisResult<Entry> {
-    let (mut event_type, mut data, mut prev, mut fork) = (None, None, 0, None);
+    let (mut event_type, mut data, mut prev, mut fork, mut span) = (None, None, 0, None, None);
     let mut fields = fields.into_iter();
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
         match name.as_slice() {
             b"event" => event_type = Some(text(value)?),
             b"data" => data = Some(value),
             b"prev" => prev = text(value)?.parse().map_err(|_| unexpected("an entry's `prev` is no number"))?,
+            b"traceparent" => span = Traceparent::parse(&text(value)?),
             b"fork" => fork = Some(parse_position(&text(value)?)?),
             _ => {}
         }
     }
     let event = Event::new(event_type.as_deref(), data.unwrap_or_default().into())
-        .map_err(|_| unexpected("an entry of the log is no event"))?;
+        .map_err(|_| unexpected("an entry of the log is no event"))?
+        .traced(span);
     Ok(Entry { at: parse_position(&id)?, prev, event, fork })
 }
 

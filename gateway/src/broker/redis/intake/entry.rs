@@ -1,6 +1,6 @@
 //! An entry of an intake stream, read into the event that it is to become.
 
-use crate::{channel::Channel, event::Event};
+use crate::{channel::Channel, event::Event, traceparent::Traceparent};
 
 /// An entry as it stands in the stream.
 pub(in super::super) struct Entry {
@@ -25,13 +25,14 @@ impl Entry {
 
 /// What an entry's fields say; others than these are nobody's business here.
 fn read(fields: &[Vec<u8>], most: usize) -> Result<(Channel, Event), String> {
-    let (mut channel, mut event_type, mut data) = (None, None, None);
+    let (mut channel, mut event_type, mut data, mut span) = (None, None, None, None);
     for field in fields.chunks_exact(2) {
         let value = &field[1];
         match field[0].as_slice() {
             b"channel" => channel = Some(value),
             b"event" => event_type = Some(value),
             b"data" => data = Some(value),
+            b"traceparent" => span = std::str::from_utf8(value).ok().and_then(Traceparent::parse),
             _ => {}
         }
     }
@@ -45,7 +46,7 @@ fn read(fields: &[Vec<u8>], most: usize) -> Result<(Channel, Event), String> {
     let event_type = event_type.map(|text| std::str::from_utf8(text)).transpose();
     let event_type = event_type.map_err(|_| "its event type is no text")?;
     let event = Event::new(event_type, data.clone().into()).map_err(|error| error.to_string())?;
-    Ok((channel, event))
+    Ok((channel, event.traced(span.filter(Traceparent::is_sampled))))
 }
 
 #[cfg(test)]
@@ -61,6 +62,11 @@ mod tests {
         let read = |fields: &[&str]| entry("1-0", fields).content;
         let (channel, event) = read(&["data", "x", "channel", "orders.eu", "trace", "1"]).expect("an event");
         assert_eq!((channel.as_str(), event.event_type(), event.data()), ("orders.eu", None, "x"));
+        let span = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let (_, event) = read(&["channel", "a", "data", "x", "traceparent", span]).expect("an event");
+        assert_eq!(event.traceparent().map(ToString::to_string).as_deref(), Some(span));
+        let (_, event) = read(&["channel", "a", "data", "x", "traceparent", "none"]).expect("an event all the same");
+        assert_eq!(event.traceparent(), None);
         assert!(
             read(&["channel", "a", "event", "update", "data", "x"])
                 .is_ok_and(|(_, e)| e.event_type() == Some("update"))
