@@ -37,6 +37,9 @@ pub enum Command {
     /// Print how many connections and subscribers there are
     #[command(after_help = examples::STATS)]
     Stats(StatsArgs),
+    /// Ask a gateway's admin port whether it is ready, or lives
+    #[command(after_help = examples::HEALTH)]
+    Health(HealthArgs),
     /// Make tokens, and say what one allows
     #[command(after_help = examples::TOKEN)]
     Token {
@@ -70,6 +73,16 @@ pub struct GatewayArgs {
     // Option<Option<_>> in spirit: an empty variable is how a shell script says that there is none.
     #[arg(long, env = "SLUICE_TOKEN", hide_env_values = true, value_parser = bearer)]
     pub token: Option<Bearer>,
+}
+
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Its address and path, /readyz or /livez
+    #[arg(default_value = "http://127.0.0.1:8081/readyz", value_parser = gateway_url)]
+    pub url: Url,
+    /// How long to wait for the answer
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration::parse)]
+    pub timeout: Duration,
 }
 
 /// The value of an `Authorization` header, kept out of debug output; `None` for an empty token.

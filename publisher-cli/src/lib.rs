@@ -11,6 +11,7 @@
 //! - [`mod@redis`]: what is done to or asked of Redis itself.
 //! - [`tail`]: a stream, reconnected as EventSource does → lines.
 //! - [`stats`]: counts → a table.
+//! - [`health`]: what a gateway says of itself → an exit code.
 //! - [`token`]: keys and rights → a token, and back.
 //! - [`bench`]: load for any SSE server, checked and measured.
 //!
@@ -23,6 +24,7 @@ pub mod bench;
 mod duration;
 pub mod exit;
 pub mod gateway;
+pub mod health;
 mod output;
 pub mod publish;
 pub mod redis;
@@ -45,6 +47,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Publish(publish) => publish::run(publish).await,
         Command::Tail(tail) => tail::run(tail).await,
         Command::Token { command } => token::run(command).await,
+        Command::Health(health) => health::run(health).await,
         Command::Stats(stats) => stats::run(stats).await,
         Command::Bench { command } => bench::run(command).await,
         Command::Redis { command } => match command {

@@ -33,6 +33,13 @@ Reconnects for as long as it takes and goes on where it stopped; a gap that the
 gateway reports is a warning on stderr, and with --json a line whose event is gap.
 Exit codes: 0 done, 1 refused for good or --timeout before --count, 2 usage.";
 
+pub(super) const HEALTH: &str = "\
+Examples:
+  sluice health
+  sluice health http://127.0.0.1:8081/livez
+
+Exit codes: 0 it is, 1 it is not or does not answer (stderr says why), 2 usage.";
+
 pub(super) const STATS: &str = "\
 Examples:
   sluice stats

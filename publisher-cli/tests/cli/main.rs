@@ -3,6 +3,7 @@
 
 mod bench;
 mod command;
+mod health;
 mod liar;
 mod publish;
 mod publish_bulk;
