@@ -27,6 +27,8 @@ async fn bench(args: &[&str]) -> (Ended, Value) {
 async fn lied_to(lie: Lie, streams: &str) -> (Ended, Value) {
     let url = liar::start(lie).await;
     let load = ["--rate", "100", "--events", "20", "--warmup", "0s", "--settle", "500ms"];
+    // On several connections two events that are due at once, after a moment in which nothing ran, have no order.
+    let load = [&load[..], &["--publishers", "1"]].concat();
     bench(&[&["run", "--url", &url, "-n", streams], &load[..]].concat()).await
 }
 
