@@ -1,6 +1,9 @@
 //! The nginx configuration that operators are given.
 
-use sluice_tests::{client::Client, cluster::Cluster, redis::Redis, wait};
+use sluice_tests::{
+    browser::Browser, client::Client, cluster::Cluster, curl::Curl, gateway::Gateway, nginx::Nginx, process::directory,
+    redis::Redis, tls::Authority, wait,
+};
 use std::time::Duration;
 
 const CONFIG: &str = "[stream]\nretry_min = \"100ms\"\nretry_max = \"300ms\"\nheartbeat = \"1s\"\n";
@@ -81,4 +84,104 @@ async fn a_stream_that_its_client_leaves_ends_at_the_replica_too() {
     assert_eq!(cluster.gateways[0].connections().await, 1);
     drop(client);
     wait::until("closed", async || (cluster.gateways[0].connections().await == 0).then_some(())).await;
+}
+
+/// More than a browser opens connections to one host.
+const MANY: usize = 12;
+
+#[tokio::test]
+async fn over_tls_browsers_have_many_streams_on_one_http2_connection() {
+    let gateway = Gateway::start(CONFIG).await;
+    let (authority, files, address) = (Authority::new(), directory(), sluice_tests::ports::free());
+    authority.server().write(files.path());
+    let file = |name: &str| files.path().join(name).display().to_string();
+    let lines = [
+        ("#listen 443 ssl http2;", format!("listen {address} ssl http2;")),
+        ("#ssl_certificate     /etc/nginx/sluice.crt;", format!("ssl_certificate {};", file("tls.crt"))),
+        ("#ssl_certificate_key /etc/nginx/sluice.key;", format!("ssl_certificate_key {};", file("tls.key"))),
+    ];
+    let lines: Vec<_> = lines.iter().map(|(line, by)| (*line, by.as_str())).collect();
+    let _nginx = Nginx::start_with(&[gateway.address], &lines).await;
+
+    let url = format!("https://{address}/channels/a/events");
+    let version = Curl::run(&["-k", "-o", "/dev/null", "-w", "%{http_version}", &url]).await;
+    assert_eq!(version.stdout(), "2", "{}", version.stderr());
+    let browser = Browser::start_with(&["--ignore-certificate-errors"]).await;
+    browser.open(&format!("https://{address}/")).await;
+    let script = format!(
+        "window.seen = 0; window.sources = []; for (let i = 0; i < {MANY}; i++) {{ \
+         const source = new EventSource('/events?channel=a'); source.onmessage = () => window.seen++; \
+         window.sources.push(source); }}"
+    );
+    browser.run(&script).await;
+    // The console has one of its own perhaps.
+    let open = async || (gateway.metric("sse_connections_active", &[]).await >= MANY as f64).then_some(());
+    wait::until("all of them are open", open).await;
+    gateway.publish("a", "to all").await;
+    let all = async || (browser.run("return window.seen").await == MANY).then_some(());
+    wait::until("each has the event", all).await;
+}
+
+#[tokio::test]
+async fn its_limits_send_an_event_source_away_to_come_back() {
+    let gateway = Gateway::start(CONFIG).await;
+    let lines = [
+        (
+            "#limit_conn_zone $binary_remote_addr zone=streams:10m;",
+            "limit_conn_zone $binary_remote_addr zone=streams:10m;",
+        ),
+        ("#limit_conn streams 100;", "limit_conn streams 2;"),
+        ("#limit_conn_status 502;", "limit_conn_status 502;"),
+        (
+            "#limit_req_zone $binary_remote_addr zone=publishing:10m rate=100r/s;",
+            "limit_req_zone $binary_remote_addr zone=publishing:10m rate=1r/m;",
+        ),
+        ("#limit_req zone=publishing burst=100 nodelay;", "limit_req zone=publishing burst=2 nodelay;"),
+        ("#limit_req_status 429;", "limit_req_status 429;"),
+    ];
+    let nginx = Nginx::start_with(&[gateway.address], &lines).await;
+    let events = || sluice_tests::client::Request::new(nginx.address, "/events?channel=a");
+    let _two = [Client::once(events()).await, Client::once(events()).await];
+    let third = Client::once(events()).await;
+    third.wait_end().await;
+    third.read(|log| {
+        assert_eq!((log.head().status, log.retry_ms.is_some()), (200, true), "{:?}", log.heads);
+    });
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(nginx.http.post("/channels/a/events", "x").await.status);
+    }
+    assert_eq!(statuses, [200, 200, 200, 429]);
+}
+
+#[tokio::test]
+async fn a_replica_that_drains_is_passed_over_at_once() {
+    let cluster = Cluster::start(Redis::start().await, 2, "[drain]\ndelay = \"0s\"\nwindow = \"5m\"\n").await;
+    // It has the fewest, so that whoever comes is sent to it first.
+    let _hold = [cluster.gateways[0].subscribe(&["a"]).await, cluster.gateways[0].subscribe(&["a"]).await];
+    assert_eq!(cluster.gateways[0].admin.post("/drain", "").await.status, 202);
+    cluster.gateways[0].wait_metric("sse_lifecycle_phase", &["phase=\"draining\""], 1.0).await;
+    for accept in ["text/event-stream", "application/x-ndjson"] {
+        for _ in 0..20 {
+            let client = Client::once(cluster.events(&["a"]).header("Accept", accept)).await;
+            client.read(|log| assert_eq!((log.head().status, log.ends.len()), (200, 0), "{accept}: {:?}", log.ends));
+        }
+    }
+    assert!(cluster.gateways[0].metric("sse_refused_total", &["draining"]).await > 0.0, "it was asked");
+}
+
+#[tokio::test]
+async fn where_no_replica_lets_it_in_an_event_source_comes_back_and_others_are_told() {
+    let cluster = Cluster::start(Redis::start().await, 2, "[limits]\nconnections = 1\n").await;
+    let _full = [cluster.gateways[0].subscribe(&["a"]).await, cluster.gateways[1].subscribe(&["a"]).await];
+    let source = Client::once(cluster.events(&["a"])).await;
+    source.wait_end().await;
+    source.read(|log| {
+        assert_eq!(log.head().status, 200);
+        assert!(log.retry_ms.is_some_and(|retry| (1000..=3000).contains(&retry)), "{:?}", log.retry_ms);
+    });
+    let program = Client::once(cluster.events(&["a"]).header("Accept", "application/x-ndjson").keeping_body()).await;
+    program.wait_end().await;
+    program
+        .read(|log| assert!(log.head().status == 503 && log.text().contains("limits.connections"), "{}", log.text()));
 }

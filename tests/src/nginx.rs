@@ -32,6 +32,14 @@ impl Nginx {
     /// # Panics
     /// When the repository's file is not as this expects, or nginx does not start.
     pub async fn start(replicas: &[SocketAddr]) -> Self {
+        Self::start_with(replicas, &[]).await
+    }
+
+    /// The same with lines that stand there as comments, each as it stands there and as it is to be.
+    ///
+    /// # Panics
+    /// As [`Nginx::start`].
+    pub async fn start_with(replicas: &[SocketAddr], uncommented: &[(&str, &str)]) -> Self {
         let (directory, address) = (directory(), ports::free());
         let at = |name: &str| directory.path().join(name);
         let original = std::fs::read_to_string(repository().join("nginx/sluice.conf")).expect("nginx/sluice.conf");
@@ -42,7 +50,10 @@ impl Nginx {
         });
         let text = replaced(&original, LISTEN, &format!("listen {address};"));
         let text = replaced(&text, HTTP, &format!("{HTTP}\n    access_log off;\n{}", places.concat()));
-        let text = replaced(&text, ERRORS, "error_log stderr");
+        let mut text = replaced(&text, ERRORS, "error_log stderr");
+        for (line, by) in uncommented {
+            text = replaced(&text, line, by);
+        }
         std::fs::write(at("sluice.conf"), text).expect("a file");
         let parameters = parameters(&listed);
         let servers: String = replicas.iter().map(|replica| format!("server {replica}{parameters};\n")).collect();
