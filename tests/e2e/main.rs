@@ -3,6 +3,7 @@
 //! `auth_*` modules try who may do what; `edge_*` modules what stands before HTTP: TLS, proxies, the admin port's door;
 //! `one_*` modules run one gateway with the embedded broker; `cluster_*` modules run several with a Redis, behind nginx; `topology_*` modules with Redis as
 //! people run it;
+//! `deploy_*` modules what operators are given;
 //! `resume_*` and `chaos_*` modules try the promise that nothing is lost and nothing doubled.
 
 mod auth_jwks;
@@ -26,6 +27,9 @@ mod cluster_redis_away;
 mod cluster_replica_killed;
 mod cluster_subscriptions;
 mod dependencies;
+mod deploy_alerts;
+mod deploy_dashboard;
+mod deploy_prometheus;
 mod edge_admin;
 mod edge_certificates;
 mod edge_forwarded;
