@@ -112,7 +112,6 @@ fn every_alert_has_an_entry_of_what_to_do_and_every_entry_an_alert() {
             assert!(entry.contains(part), "{RUNBOOK}: {name} has no {part}");
         }
     }
-    // The group of an alert answers a question, as does the part of the section that its entry is in.
     for alert in alerts() {
         let severity = alert["labels"]["severity"].as_str().unwrap_or_default();
         let entry = &entries[name(&alert)];
