@@ -26,7 +26,7 @@ const SETTINGS: &str = "prometheus.yml";
 #[derive(Debug)]
 pub struct Prometheus {
     http: Http,
-    process: Process,
+    _process: Process,
     _directory: TempDir,
 }
 
@@ -55,19 +55,13 @@ impl Prometheus {
         command.arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()));
         command.arg(format!("--web.listen-address={address}")).arg("--log.level=warn");
         let process = Process::start("prometheus", &mut command, directory.path());
-        let prometheus = Self { http: Http::new(address), process, _directory: directory };
+        let prometheus = Self { http: Http::new(address), _process: process, _directory: directory };
         wait::until("prometheus is ready", async || {
             let answer = prometheus.http.try_send("GET", "/-/ready", &[], "").await.ok()?;
             (answer.status == 200).then_some(())
         })
         .await;
         prometheus
-    }
-
-    /// Its process.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.process.id()
     }
 
     /// The series that an expression has now.
