@@ -57,6 +57,7 @@ pub struct Metrics {
     pub disconnects: IntCounterVec,
     pub refused: IntCounterVec,
     pub publish_refused: IntCounterVec,
+    pub publish_failed: IntCounter,
     pub messages: IntCounter,
     pub problems: IntCounterVec,
     pub turned_away: IntCounterVec,
@@ -143,6 +144,10 @@ impl Metrics {
                 "sse_publish_refused_total",
                 "Requests to publish, or events of one, refused for their rate, by whose it was.",
                 &["reason"],
+            ),
+            publish_failed: make.counter(
+                "sse_publish_failed_total",
+                "Events that the broker did not take, or not for certain, as their publishers were told.",
             ),
             refused: make.counters(
                 "sse_refused_total",

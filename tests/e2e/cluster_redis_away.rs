@@ -21,6 +21,7 @@ async fn while_redis_is_away_streams_stay_open_and_afterwards_everything_flows_a
         answer.problem(503);
         assert!(begun.elapsed() < Duration::from_secs(5), "refused after {:?}", begun.elapsed());
         assert!(answer.header("retry-after").parse::<u64>().is_ok(), "{:?}", answer.headers);
+        assert!(gateway.metric("sse_publish_failed_total", &[]).await > 0.0, "and counted");
     }
     for gateway in &cluster.gateways {
         let not_ready = async || (gateway.ready().await == Some(503)).then_some(());

@@ -186,6 +186,8 @@ async fn accept(
     }
     let published = answers.iter().flatten().filter(|accepted| !accepted.repeated).count();
     app.metrics.published_http.inc_by(published as u64);
+    let failed = answers.iter().filter(|answer| !answer.as_ref().is_ok_and(|accepted| accepted.replicated)).count();
+    app.metrics.publish_failed.inc_by(failed as u64);
     answers
 }
 
