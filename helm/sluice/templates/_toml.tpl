@@ -1,12 +1,10 @@
 {{/*
 TOML of the gateway's configuration. Helm's own toToml will not do: values come as floats, and it writes them as such
-(1000.0, 1e+06), which no setting of a whole number takes.
+(1000.0, 1.6777216e+07), which no setting of a whole number takes. Text and numbers of JSON are those of TOML.
 */}}
 
 {{- define "sluice.toml-value" -}}
-{{- if kindIs "float64" . }}
-{{- if eq (floor .) . }}{{ printf "%.0f" . }}{{ else }}{{ . }}{{ end }}
-{{- else if kindIs "slice" . }}
+{{- if kindIs "slice" . }}
 {{- $parts := list }}
 {{- range . }}{{ $parts = append $parts (include "sluice.toml-value" .) }}{{ end }}
 {{- printf "[%s]" (join ", " $parts) }}
