@@ -33,7 +33,11 @@ class Release:
         self.notes = self.files[f"{NAME}/templates/NOTES.txt"]
         texts = [text for name, text in sorted(self.files.items()) if not name.endswith("NOTES.txt")]
         self.objects = [item for text in texts for item in yaml.safe_load_all(text) if item]
-        gateways = [item for item in self.all("Deployment") if item["spec"]["template"]["metadata"]["labels"][COMPONENT] == "gateway"]
+        gateways = [
+            item
+            for item in self.all("Deployment")
+            if item["spec"]["template"]["metadata"]["labels"][COMPONENT] == "gateway"
+        ]
         (self.gateway,) = gateways
         self.name = self.gateway["metadata"]["name"]
 
@@ -84,7 +88,9 @@ class Release:
         return argument.replace(MOUNT, str(folder))
 
     def environment(self):
-        return clean_environment(**{entry["name"]: entry["value"] for entry in self.container["env"] if "value" in entry})
+        return clean_environment(
+            **{entry["name"]: entry["value"] for entry in self.container["env"] if "value" in entry}
+        )
 
 
 def refusal(given):

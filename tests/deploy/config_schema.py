@@ -14,9 +14,9 @@ from places import ROOT, gateway_says
 SCHEMA = ROOT / "helm/sluice/values.schema.json"
 TEXT = {"type": "string"}
 TEXTS = {"type": "array", "items": TEXT}
-# What stands under $defs, as it is used in many places.
-DURATION = {"$ref": "#/$defs/duration"}
-SIZE = {"$ref": "#/$defs/size"}
+# What stands under definitions, as it is used in many places.
+DURATION = {"$ref": "#/definitions/duration"}
+SIZE = {"$ref": "#/definitions/size"}
 
 
 def kind(allowed):
@@ -42,7 +42,15 @@ def kind(allowed):
         return {"enum": allowed.removeprefix("one of ").split(", ")}
     if re.fullmatch(r'("[a-z-]+"(, | or )?)+', allowed):
         return {"enum": re.findall(r'"([a-z-]+)"', allowed)}
-    known = ("text", "a text", "a rate", "the path of a file", "an IP address and a port", "a URL that", "a channel's name")
+    known = (
+        "text",
+        "a text",
+        "a rate",
+        "the path of a file",
+        "an IP address and a port",
+        "a URL that",
+        "a channel's name",
+    )
     if allowed.startswith(known):
         return TEXT
     raise SystemExit(f"the reference says something new: Allowed: {allowed}")

@@ -1,5 +1,5 @@
-"""A Dockerfile as far as it goes without images: its instructions, what is sent to the builder, and its build stage as a
-script. Knows what ours uses, and fails on anything else."""
+"""A Dockerfile as far as it goes without images: its instructions, what is sent to the builder, and its build stage as
+a script. Knows what ours uses, and fails on anything else."""
 
 import json
 import re
@@ -36,7 +36,11 @@ def context():
 
     # New files that are not committed yet too, and no deleted ones.
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return [path for path in listed.stdout.splitlines() if sent(path) and (ROOT / path).is_file()]
 
@@ -55,9 +59,9 @@ def copied(text, files):
 
 
 def run_build_stage():
-    """Does the build stage's steps in a folder of their own; where it builds for release, the same is checked here, with what
-    the tests have compiled of the dependencies. Gives for each such step what became of the packages: their targets' paths,
-    with whether they were taken as they were."""
+    """Does the build stage's steps in a folder of their own; where it builds for release, the same is checked here, with
+    what was compiled of the dependencies before. Gives for each such step what became of our packages: their targets'
+    paths, with whether they were taken as they were."""
     folder, files = TARGET / "image", context()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -43,7 +43,11 @@ def restricted(release):
             resources = container["resources"]
             if "memory" not in resources["limits"]:
                 yield f"{name} has no limit of memory"
-            if not container["image"].rpartition(":")[2] or ":" not in container["image"] or container["image"].endswith(":latest"):
+            if (
+                not container["image"].rpartition(":")[2]
+                or ":" not in container["image"]
+                or container["image"].endswith(":latest")
+            ):
                 yield f"{name} runs an image of no certain version: {container['image']}"
 
 
@@ -83,7 +87,11 @@ def rolls(release):
     deployment = release.one("Deployment")["spec"]
     config = release.toml
     has_redis = re.search(r"^(url|url_file|sentinels|cluster) = ", config, re.MULTILINE)
-    expected = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}} if has_redis else {"type": "Recreate"}
+    expected = (
+        {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+        if has_redis
+        else {"type": "Recreate"}
+    )
     if deployment["strategy"] != expected:
         yield f"the strategy is {deployment['strategy']}"
     if not has_redis and (deployment.get("replicas") != 1 or release.all("HorizontalPodAutoscaler")):
@@ -122,7 +130,11 @@ def selected(release):
             if any(port["port"] == "admin" for port in rule["ports"]) and not rule.get("from"):
                 yield "anybody may reach the admin port"
     for monitor in release.all("ServiceMonitor"):
-        services = [item for item in release.all("Service") if monitor["spec"]["selector"]["matchLabels"].items() <= item["metadata"]["labels"].items()]
+        services = [
+            item
+            for item in release.all("Service")
+            if monitor["spec"]["selector"]["matchLabels"].items() <= item["metadata"]["labels"].items()
+        ]
         ports = [port["name"] for item in services for port in item["spec"]["ports"]]
         if ports != [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]]:
             yield f"the ServiceMonitor finds {ports}"
@@ -136,7 +148,11 @@ def routed(release):
             for path in rule["http"]["paths"]:
                 if path["backend"]["service"] != {"name": service["metadata"]["name"], "port": {"name": "http"}}:
                     yield f"the Ingress leads to {path['backend']}"
-        notes = {name.rpartition("/")[2]: value for name, value in item["metadata"].get("annotations", {}).items() if name.startswith("nginx")}
+        notes = {
+            name.rpartition("/")[2]: value
+            for name, value in item["metadata"].get("annotations", {}).items()
+            if name.startswith("nginx")
+        }
         if notes and notes.get("proxy-buffering") != "off":
             yield "nginx would buffer streams"
         if notes and int(notes.get("proxy-read-timeout", 60)) <= 20:
@@ -149,7 +165,9 @@ def routed(release):
                 yield "the Gateway may cut streams"
             if not 1 <= len(rule["matches"]) <= 64:
                 yield "an HTTPRoute takes 1 to 64 matches"
-            if rule["backendRefs"] != [{"name": service["metadata"]["name"], "port": service["spec"]["ports"][0]["port"]}]:
+            if rule["backendRefs"] != [
+                {"name": service["metadata"]["name"], "port": service["spec"]["ports"][0]["port"]}
+            ]:
                 yield f"the HTTPRoute leads to {rule['backendRefs']}"
 
 
@@ -160,7 +178,9 @@ def custom(release):
             yield f"{item['kind']} of {item['apiVersion']}"
     for item in release.all("ServiceMonitor"):
         for endpoint in item["spec"]["endpoints"]:
-            if set(endpoint) - {"port", "path", "interval", "scrapeTimeout"} or not re.fullmatch(r"\d+(ms|[smhd])", endpoint["interval"]):
+            if set(endpoint) - {"port", "path", "interval", "scrapeTimeout"} or not re.fullmatch(
+                r"\d+(ms|[smhd])", endpoint["interval"]
+            ):
                 yield f"an endpoint {endpoint}"
     for item in release.all("PrometheusRule"):
         for group in item["spec"]["groups"]:
@@ -175,7 +195,9 @@ def mounted(release):
     """No secret in a ConfigMap, and none in the environment but by reference; files where the configuration says."""
     for item in release.all("ConfigMap"):
         for key, text in item["data"].items():
-            if key.endswith(".toml") and re.search(r"^(password|sentinel_password|secret|key) = \"(?!/)", text, re.MULTILINE):
+            if key.endswith(".toml") and re.search(
+                r"^(password|sentinel_password|secret|key) = \"(?!/)", text, re.MULTILINE
+            ):
                 yield f"a secret stands in {key}"
     paths = set()
     for volume in release.pod["volumes"]:

@@ -60,8 +60,7 @@ def status(url):
 
 @contextlib.contextmanager
 def gateway(release, folder, foreign, redis_port):
-    """A gateway with the configuration that the chart renders, of which only paths, ports and the address of Redis differ.
-    Gives the port that it serves on."""
+    """A gateway with the configuration that the chart renders; only paths, ports and the address of Redis differ. Gives the port that it serves on."""
     config = Path(release.lay_out(folder, foreign))
     config.write_text(config.read_text().replace(f"{release.name}-redis:6379", f"127.0.0.1:{redis_port}"))
     port, admin = free_port(), free_port()
@@ -90,12 +89,20 @@ def trial_redis(release, folder):
     data = folder / "data"
     data.mkdir()
     port = free_port()
-    command = [part.replace("/data", str(data)).replace("requirepass", f"port {port}\nbind 127.0.0.1\nrequirepass") for part in container["command"]]
+    command = [
+        part.replace("/data", str(data)).replace("requirepass", f"port {port}\nbind 127.0.0.1\nrequirepass")
+        for part in container["command"]
+    ]
     environment = {"PATH": "/usr/bin:/bin"}
     for entry in container["env"]:
         reference = entry["valueFrom"]["secretKeyRef"]
         environment[entry["name"]] = release.secret(reference["name"], reference["key"]).decode()
-    probe = [*container["readinessProbe"]["exec"]["command"][:1], "-p", str(port), *container["readinessProbe"]["exec"]["command"][1:]]
+    probe = [
+        *container["readinessProbe"]["exec"]["command"][:1],
+        "-p",
+        str(port),
+        *container["readinessProbe"]["exec"]["command"][1:],
+    ]
     with running(command, folder, env=environment):
         until(lambda: b"PONG" in subprocess.run(probe, env=environment, capture_output=True).stdout, "Redis answers")
         yield port

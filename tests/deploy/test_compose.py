@@ -20,7 +20,10 @@ GATEWAYS = ["gateway-1", "gateway-2", "gateway-3"]
 @pytest.fixture(scope="module")
 def project():
     said = subprocess.run(
-        [COMPOSE, "--file", ROOT / "docker-compose.yml", "config", "--format", "json"], env=clean_environment(), capture_output=True, text=True
+        [COMPOSE, "--file", ROOT / "docker-compose.yml", "config", "--format", "json"],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
     )
     assert said.returncode == 0, said.stderr
     assert not said.stderr, said.stderr
@@ -83,9 +86,13 @@ def test_nginx_knows_every_gateway_and_takes_the_configuration(project, tmp_path
     assert re.findall(r"^server (\S+):8080 max_fails=0;$", replicas, re.MULTILINE) == GATEWAYS
     # Names are looked up, and these are Compose's.
     (tmp_path / "replicas.conf").write_text(re.sub(r"gateway-\d", "127.0.0.1", replicas))
-    (tmp_path / "nginx.conf").write_text(files["/etc/nginx/nginx.conf"].read_text().replace("/var/log/nginx", str(tmp_path)))
+    (tmp_path / "nginx.conf").write_text(
+        files["/etc/nginx/nginx.conf"].read_text().replace("/var/log/nginx", str(tmp_path))
+    )
     said = subprocess.run(
-        ["nginx", "-t", "-q", "-c", tmp_path / "nginx.conf", "-g", f"pid {tmp_path}/nginx.pid;"], capture_output=True, text=True
+        ["nginx", "-t", "-q", "-c", tmp_path / "nginx.conf", "-g", f"pid {tmp_path}/nginx.pid;"],
+        capture_output=True,
+        text=True,
     )
     assert said.returncode == 0, said.stderr
 

@@ -28,7 +28,9 @@ def test_the_context_is_enough_and_the_programs_are_not_the_empty_ones():
 
 
 def test_what_is_copied_out_is_what_is_built():
-    (build,) = {text.rpartition("cargo build ")[2] for stage, name, text in instructions() if stage == "build" and name == "RUN"}
+    (build,) = {
+        text.rpartition("cargo build ")[2] for stage, name, text in instructions() if stage == "build" and name == "RUN"
+    }
     packages = [word for word, before in zip(shlex.split(build)[1:], shlex.split(build)) if before == "-p"]
     (copied,) = [text for text in final("COPY") if "/src/target/" in text]
     assert copied == f"--from=build {' '.join(f'/src/target/release/{name}' for name in packages)} /usr/local/bin/"

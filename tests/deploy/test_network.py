@@ -43,8 +43,12 @@ def test_the_test_pod_reaches_the_service_whoever_else_may():
     release = Release(values(case("closed-network")))
     labels = release.one("Pod", "sluice-test")["metadata"]["labels"]
     public, admin = release.one("NetworkPolicy")["spec"]["ingress"]
-    assert any(peer["podSelector"]["matchLabels"].items() <= labels.items() for peer in public["from"] if "podSelector" in peer)
-    assert not any(peer.get("podSelector", {}).get("matchLabels", {}).items() <= labels.items() for peer in admin["from"])
+    assert any(
+        peer["podSelector"]["matchLabels"].items() <= labels.items() for peer in public["from"] if "podSelector" in peer
+    )
+    assert not any(
+        peer.get("podSelector", {}).get("matchLabels", {}).items() <= labels.items() for peer in admin["from"]
+    )
 
 
 def test_everybody_reaches_the_public_port_and_few_the_other(default):

@@ -53,6 +53,12 @@ REFUSED = {
     # Pods and their number.
     "terminationGracePeriodSeconds: 44": "a replica needs 45",
     "{ terminationGracePeriodSeconds: 49, config: { drain: { delay: 0s, window: 35s } } }": "a replica needs 50",
+    "resources: { limits: { memory: 1Gi } }": "may take 1117Mi by its configuration",
+    "resources: { limits: { memory: 1170000000 } }": "may take 1117Mi by its configuration",
+    "config: { limits: { connections: 105000 } }": "may take 1537Mi by its configuration",
+    "config: { outbox: { total_bytes: 0.7gib } }": "would be killed",
+    "config: { limits: { body_bytes: 1000000000 } }": "would be killed",
+    "{ trialRedis: { enabled: false }, replicaCount: 1, config: { memory: { max_bytes: 512MB } } }": "would be killed",
     "serviceAccount: { create: false, annotations: { a: b } }": "serviceAccount.annotations",
     "autoscaling: { enabled: true, minReplicas: 5, maxReplicas: 4 }": "less than minReplicas",
     "autoscaling: { enabled: true, minReplicas: 1 }": "allowSingleReplica",
@@ -83,6 +89,14 @@ def test_refused(text, said):
 def test_everything_is_said_at_once():
     said = refusal(values("{ terminationGracePeriodSeconds: 1, ingress: { enabled: true }, config: { listen: x } }"))
     assert said.count("\n- ") == 3, said
+
+
+def test_what_fits_is_not_refused():
+    small = "{ outbox: { total_bytes: 32MiB }, hub: { tail_total_bytes: 64MB }, limits: { connections: 2000, replay_bytes: 33554432, body_bytes: 32 MiB } }"
+    Release(values(f"{{ resources: {{ limits: {{ memory: 172Mi }} }}, config: {small} }}"))
+    assert "may take 167Mi" in refusal(values(f"{{ resources: {{ limits: {{ memory: 166Mi }} }}, config: {small} }}"))
+    # Without a Redis the embedded broker takes some; with one it does not count.
+    Release(values("config: { memory: { max_bytes: 8GiB } }"))
 
 
 def test_a_release_of_a_long_name_has_names_that_kubernetes_takes():

@@ -1,4 +1,5 @@
-"""Every way of using the chart that is described or thought of: what it renders is valid, safe, and read by the gateway."""
+"""Every way of using the chart that is described or thought of: what it renders is valid, safe, and read by the
+gateway."""
 
 import tomllib
 
@@ -9,7 +10,9 @@ from chart import Release, complaints, fenced, values
 from places import ROOT
 from policy import wrong
 
-CASES = {"default": ""} | {file.stem: file.read_text() for file in sorted((ROOT / "tests/deploy/values").glob("*.yaml"))}
+CASES = {"default": ""} | {
+    file.stem: file.read_text() for file in sorted((ROOT / "tests/deploy/values").glob("*.yaml"))
+}
 CASES |= {f"docs-{n}": text for n, text in enumerate(fenced((ROOT / "docs/kubernetes.md").read_text(), "yaml"))}
 # The oldest that the chart allows, and the newest that is known.
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
@@ -43,7 +46,11 @@ def test_the_gateway_reads_the_configuration(release, tmp_path, foreign):
 
 def test_settings_arrive_as_they_were_given():
     config = tomllib.loads(Release(values(CASES["open"])).toml)
-    assert config["limits"] == {"connections": 50000, "connections_per_address": "off", "publish_rate_per_channel": "10/s burst 50"}
+    assert config["limits"] == {
+        "connections": 50000,
+        "connections_per_address": "off",
+        "publish_rate_per_channel": "10/s burst 50",
+    }
     assert config["hub"] == {"queue_events": 16777216}
     assert config["stream"] == {"max_age": "off", "compression": False}
     assert [rule["history"] for rule in config["channel"]] == ["off", {"size": 100, "age": "10m"}]

@@ -1,4 +1,5 @@
-"""Generated Secrets survive: Helm looks at what is there, at an address that answers as an API server does about Secrets."""
+"""Generated Secrets survive: Helm looks at what is there, at an address that answers as an API server does about
+Secrets."""
 
 import contextlib
 import http.server

@@ -5,6 +5,10 @@
 {{- if lt (include "sluice.grace" . | int64) $needed }}
 - terminationGracePeriodSeconds is {{ .Values.terminationGracePeriodSeconds }}, and a replica needs {{ $needed }}: config.drain.delay + config.drain.window + 10 s, and the sleep of preStop. Streams would be cut
 {{- end }}
+{{- $bound := include "sluice.memory-bound" . | int64 }}
+{{- if gt $bound (include "sluice.bytes" .Values.resources.limits.memory | int64) }}
+- resources.limits.memory is {{ .Values.resources.limits.memory }}, and the gateway may take {{ divf $bound 1048576 | ceil | int64 }}Mi by its configuration: raise it, or lower config.limits.connections (5 KiB each), .outbox.total_bytes, .hub.tail_total_bytes, .limits.replay_bytes, .limits.body_bytes (or .memory.max_bytes). It would be killed with all its streams
+{{- end }}
 {{- if and .Values.serviceAccount.annotations (not .Values.serviceAccount.create) }}
 - serviceAccount.annotations are for a service account that serviceAccount.create makes
 {{- end }}
