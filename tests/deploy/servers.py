@@ -6,9 +6,13 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections import namedtuple
 from pathlib import Path
 
 from places import GATEWAY
+
+
+Ports = namedtuple("Ports", "http admin")
 
 
 def free_port():
@@ -60,7 +64,8 @@ def status(url):
 
 @contextlib.contextmanager
 def gateway(release, folder, foreign, redis_port):
-    """A gateway with the configuration that the chart renders; only paths, ports and the address of Redis differ. Gives the port that it serves on."""
+    """A gateway with the configuration that the chart renders; only paths, ports and the address of Redis differ. Gives
+    its two ports."""
     config = Path(release.lay_out(folder, foreign))
     config.write_text(config.read_text().replace(f"{release.name}-redis:6379", f"127.0.0.1:{redis_port}"))
     port, admin = free_port(), free_port()
@@ -76,7 +81,7 @@ def gateway(release, folder, foreign, redis_port):
             return status(f"http://127.0.0.1:{admin}/readyz") == 200
 
         until(ready, "the gateway is ready")
-        yield port
+        yield Ports(port, admin)
         # On SIGTERM it would take its time.
         process.kill()
 

@@ -45,7 +45,7 @@ def place(request, tmp_path, foreign):
         redis_folder.mkdir()
         folder.mkdir()
         redis_port = stack.enter_context(trial_redis(release, redis_folder))
-        yield Place(release, folder, stack.enter_context(gateway(release, folder, foreign, redis_port)))
+        yield Place(release, folder, stack.enter_context(gateway(release, folder, foreign, redis_port)).http)
 
 
 def commands(notes):
@@ -97,7 +97,7 @@ def test_everything_that_the_notes_ask_to_replace():
     notes = Release().notes
     for thing in ("the trial Redis", "the Secret sluice-signing-key", "image.repository"):
         assert f"TO REPLACE: {thing}" in notes
-    own = "{ config: { redis: { url: 'redis://r' } }, signingKey: { existingSecret: { name: k } }, image: { repository: r.example/s } }"
+    own = "config: { redis: { url: 'redis://r' } }\nsigningKey: { existingSecret: { name: k } }\nimage: { repository: r/s }"
     assert "TO REPLACE" not in Release(values(own)).notes
     assert "Whoever reaches the Service" in Release(values("config: { auth: { open: true } }")).notes
     assert "takes a metrics adapter" in Release(values("autoscaling: { enabled: true }")).notes

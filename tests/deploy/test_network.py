@@ -35,8 +35,14 @@ def test_the_trial_redis_is_reached_and_reaches_nothing():
 
 def test_issuers_are_reached_at_their_ports():
     assert egress(case("issuer"))[-1] == ([8443], None)
-    keys = "config: { auth: { key: [{ alg: ES256, jwks_url: 'https://id.example.com/k' }, { alg: ES256, jwks_url: 'http://id/k' }] } }"
-    assert egress(f"{keys}\nnetworkPolicy: {{ egress: {{ enabled: true }} }}")[-1] == ([80, 443], None)
+    keys = "[{ alg: ES256, jwks_url: 'https://id.example.com/k' }, { alg: ES256, jwks_url: 'http://id/k' }]"
+    given = f"config: {{ auth: {{ key: {keys} }} }}\nnetworkPolicy: {{ egress: {{ enabled: true }} }}"
+    assert egress(given)[-1] == ([80, 443], None)
+
+
+def test_the_collector_of_traces_is_reached_at_its_port():
+    given = "config: { traces: { otlp: 'http://collector:4318' } }\nnetworkPolicy: { egress: { enabled: true } }"
+    assert egress(given)[-1] == ([4318], None)
 
 
 def test_the_test_pod_reaches_the_service_whoever_else_may():

@@ -14,15 +14,15 @@
 {{- $ports | uniq | toJson }}
 {{- end }}
 
-{{/* Those of the addresses that signing keys are fetched from; a JSON list. */}}
-{{- define "sluice.issuer-ports" -}}
+{{/* Those of the addresses that signing keys are fetched from and traces are sent to; a JSON list. */}}
+{{- define "sluice.web-ports" -}}
+{{- $urls := list (dig "traces" "otlp" "" .Values.config) }}
+{{- range dig "auth" "key" list .Values.config }}{{ $urls = append $urls (.jwks_url | default "") }}{{ end }}
 {{- $ports := list }}
-{{- range dig "auth" "key" list .Values.config }}
-{{- with .jwks_url }}
+{{- range compact $urls }}
 {{- $url := urlParse . }}
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" }}
 {{- $ports = append $ports ($port | default (ternary 80 443 (eq $url.scheme "http")) | int) }}
-{{- end }}
 {{- end }}
 {{- $ports | uniq | toJson }}
 {{- end }}
