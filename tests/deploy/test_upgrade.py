@@ -1,5 +1,5 @@
-"""Generated Secrets survive: Helm looks at what is there, at an address that answers as an API server does about
-Secrets."""
+"""An upgrade goes on with what is there, generated Secrets and the number of replicas: Helm looks for them, at an address
+that answers as an API server does about these."""
 
 import contextlib
 import http.server
@@ -15,21 +15,28 @@ from places import CHART
 
 
 class Cluster(http.server.BaseHTTPRequestHandler):
-    """Discovery of the core group, and Secrets by their name."""
+    """Discovery of two groups, and Secrets and Deployments by their name."""
 
     secrets: dict = {}
+    deployments: dict = {}
     asked: list = []
 
     def do_GET(self):
         self.asked.append(self.path)
-        where = f"/api/v1/namespaces/{NAMESPACE}/secrets/"
-        kinds = [{"name": "secrets", "singularName": "secret", "namespaced": True, "kind": "Secret", "verbs": ["get"]}]
+        kinds = []
+        for name, kind in (("secrets", "Secret"), ("deployments", "Deployment")):
+            kinds.append({"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": ["get"]})
+        groups = {"/api/v1": self.secrets, "/apis/apps/v1": self.deployments}
         known = {
             "/api": {"kind": "APIVersions", "versions": ["v1"]},
             "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
-            "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": kinds},
+            "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": kinds[:1]},
+            "/apis/apps/v1": {"kind": "APIResourceList", "groupVersion": "apps/v1", "resources": kinds[1:]},
             "/version": {"major": "1", "minor": "34", "gitVersion": "v1.34.0"},
-        } | {where + name: secret for name, secret in self.secrets.items()}
+        }
+        for (group, objects), kind in zip(groups.items(), kinds, strict=True):
+            where = f"{group}/namespaces/{NAMESPACE}/{kind['name']}/"
+            known |= {where + name: found for name, found in objects.items()}
         found = known.get(self.path.partition("?")[0])
         absent = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
         body = json.dumps(found or absent).encode()
@@ -46,6 +53,7 @@ class Cluster(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def cluster(monkeypatch, tmp_path):
     monkeypatch.setattr(Cluster, "secrets", {})
+    monkeypatch.setattr(Cluster, "deployments", {})
     monkeypatch.setattr(Cluster, "asked", [])
     # Helm keeps what it discovered there.
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -93,6 +101,15 @@ def test_a_secret_without_the_key_is_completed(cluster):
     store(release)
     del Cluster.secrets["sluice-signing-key"]["data"]
     assert len(render(cluster).secret("sluice-signing-key", "signing.key")) == 64
+
+
+def test_autoscaling_is_switched_on_with_as_many_replicas_as_there_are(cluster):
+    scaled = {"autoscaling": {"enabled": True}}
+    assert "replicas" not in render(cluster, scaled, is_install=True).gateway["spec"], "the HPA brings the first"
+    Cluster.deployments = {NAME: render(cluster, {"replicaCount": 9}).gateway}
+    assert render(cluster, scaled, is_upgrade=True).gateway["spec"]["replicas"] == 9
+    # And without it, what the values say.
+    assert render(cluster, {"replicaCount": 4}, is_upgrade=True).gateway["spec"]["replicas"] == 4
 
 
 def test_the_signing_key_outlives_the_release(default):
