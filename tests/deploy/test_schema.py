@@ -75,9 +75,11 @@ def test_defaults_that_templates_reckon_with_are_the_gateways():
             defaults[section, key[1]] = json.loads(key[2])
     used = set()
     for file in sorted((CHART / "templates").rglob("*.*")):
-        for *path, default in re.findall(r'dig "(\w+)" "(\w+)" ("[^"]*"|\w+)', file.read_text()):
-            # The keys' list, and the claim that the command knows too, are asked for as they are given.
-            if default in ('""', "list") or tuple(path) == ("requests", "cpu"):
+        for *path, default in re.findall(
+            r'dig "(\w+)" "(\w+)" ("[^"]*"|\w+) (?:\$?\.Values\.|\$)config', file.read_text()
+        ):
+            # What is only asked whether it is set.
+            if default in ('""', "list"):
                 continue
             used.add(tuple(path))
             assert json.loads(default) == defaults[tuple(path)], f"{file.name}: {path}"
