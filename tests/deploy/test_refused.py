@@ -1,0 +1,106 @@
+"""Values that the chart does not know, and those that do not go together, are refused, and it is said why."""
+
+import pytest
+
+from chart import Release, refusal, values
+from policy import wrong
+
+REFUSED = {
+    # Unknown, or of the wrong kind: values.schema.json.
+    "replicas: 3": "replicas",
+    "replicaCount: two": "replicaCount",
+    "replicaCount: 0": "replicaCount",
+    "ingress: { host: x }": "host",
+    "config: { redis: { ulr: x } }": "ulr",
+    "config: { drain: { delay: 5 } }": "delay",
+    "config: { drain: { delay: 5 parsecs } }": "delay",
+    "config: { channel: [{ match: x, hystory: off }] }": "hystory",
+    "config: { auth: { key: [{ alg: none }] } }": "alg",
+    "resources: { limits: { memory: null } }": "memory",
+    "podDisruptionBudget: { maxUnavailable: 0 }": "maxUnavailable",
+    "podAnnotations: { a: 1 }": "podAnnotations",
+    "image: { digest: latest }": "digest",
+    # Secrets.
+    "config: { redis: { url: 'redis://r', password: x } }": "redis.passwordSecret",
+    "config: { redis: { url: 'redis+sentinel://r/m', sentinel_password: x } }": "redis.sentinelPasswordSecret",
+    "config: { redis: { url: 'redis://user:pw@r:6379' } }": "redis.urlSecret",
+    "config: { redis: { url: 'redis+sentinel://s/m?sentinel_password=x' } }": "redis.urlSecret",
+    "config: { redis: { cluster: ['redis://a', 'redis://:pw@r:6379'] } }": "config.redis.cluster has a password",
+    "config: { auth: { key: [{ alg: HS256, secret: x }] } }": "signingKey.existingSecret",
+    "config: { auth: { api_key: [{ name: a, key: x }] } }": "apiKeys",
+    # What the chart sets itself.
+    "config: { listen: '0.0.0.0:9000' }": "bindAddress",
+    "config: { admin_listen: '0.0.0.0:9000' }": "bindAddress",
+    "extraEnv: [{ name: SLUICE_DRAIN__WINDOW, value: 5m }]": "settings of the gateway go into config",
+    "extraVolumeMounts: [{ name: x, mountPath: /etc/sluice/keys }]": "nothing can be mounted in it",
+    "{ tls: { existingSecret: x }, config: { tls: { certificate: /x.crt } } }": "config.tls.certificate is set",
+    "{ redis: { passwordSecret: { name: x } }, config: { redis: { url: 'redis://r', password_file: /pw } } }": "config.redis.password_file is set",
+    # Redis.
+    "{ trialRedis: { enabled: true }, config: { redis: { url: 'redis://r' } } }": "trialRedis.enabled is true",
+    "trialRedis: { enabled: false }": "several replicas without a Redis",
+    "{ trialRedis: { enabled: false }, replicaCount: 1, autoscaling: { enabled: true } }": "several replicas without a Redis",
+    "config: { redis: { url: 'redis://r', cluster: ['redis://c'] } }": "name a Redis each",
+    "{ redis: { urlSecret: { name: x } }, config: { redis: { url: 'redis://r' } } }": "name a Redis each",
+    "redis: { passwordSecret: { name: x } }": "is for a Redis of your own",
+    "{ redis: { sentinelPasswordSecret: { name: x } }, config: { redis: { url: 'redis://r' } } }": "has no sentinels",
+    "{ redis: { caSecret: { name: x } }, config: { redis: { url: 'redis://r' } } }": "begins with rediss",
+    # Keys.
+    "signingKey: { generate: true, existingSecret: { name: x } }": "signingKey.generate is true",
+    "signingKey: { generate: false }": "there is no key",
+    "{ signingKey: { generate: true }, config: { auth: { open: true } } }": "config.auth.open is true, and there are keys",
+    "{ signingKey: { issuer: x }, config: { auth: { open: true } } }": "signingKey.issuer",
+    "tls: { clientCaSecret: { name: x } }": "there is no TLS",
+    # Pods and their number.
+    "terminationGracePeriodSeconds: 44": "a replica needs 45",
+    "{ terminationGracePeriodSeconds: 49, config: { drain: { delay: 0s, window: 35s } } }": "a replica needs 50",
+    "resources: { limits: { memory: 1Gi } }": "may take 1117Mi by its configuration",
+    "resources: { limits: { memory: 1170000000 } }": "may take 1117Mi by its configuration",
+    "config: { limits: { connections: 105000 } }": "may take 1537Mi by its configuration",
+    "config: { outbox: { total_bytes: 0.7gib } }": "would be killed",
+    "config: { limits: { body_bytes: 1000000000 } }": "would be killed",
+    "{ trialRedis: { enabled: false }, replicaCount: 1, config: { memory: { max_bytes: 512MB } } }": "would be killed",
+    "serviceAccount: { create: false, annotations: { a: b } }": "serviceAccount.annotations",
+    "autoscaling: { enabled: true, minReplicas: 5, maxReplicas: 4 }": "less than minReplicas",
+    "autoscaling: { enabled: true, minReplicas: 1 }": "allowSingleReplica",
+    "autoscaling: { enabled: true, connections: 0, cpu: 0 }": "nothing to scale by",
+    "autoscaling: { enabled: true, connections: 19000 }": "it would never scale up",
+    "{ autoscaling: { enabled: true }, resources: { requests: { cpu: null } } }": "a share of resources.requests.cpu",
+    # The network.
+    "ingress: { enabled: true }": "ingress.hosts is empty",
+    "ingress: { enabled: true, hosts: [a.example], tls: [{ secretName: x, hosts: [b.example] }] }": "b.example",
+    "{ ingress: { enabled: true, hosts: [a.example] }, config: { proxy: { protocol: true } } }": "sends no PROXY headers",
+    "{ ingress: { enabled: true, hosts: [a.example] }, config: { stream: { heartbeat: 2m } } }": "it would be cut",
+    "httpRoute: { enabled: true }": "names no Gateway",
+    "{ httpRoute: { enabled: true, parentRefs: [{ name: g }] }, config: { proxy: { protocol: true } } }": "sends no PROXY headers",
+    "service: { loadBalancerClass: x }": "service.type LoadBalancer",
+    "service: { externalTrafficPolicy: Local }": "service.type NodePort or LoadBalancer",
+    "{ serviceMonitor: { enabled: true }, adminService: { enabled: false } }": "adminService.enabled is false",
+    "{ serviceMonitor: { enabled: true }, networkPolicy: { adminFrom: [] } }": "lets nobody in",
+    "serviceMonitor: { interval: 5s }": "longer than serviceMonitor.interval",
+    "networkPolicy: { enabled: false, egress: { enabled: true } }": "networkPolicy.enabled is false",
+}
+
+
+@pytest.mark.parametrize("text, said", REFUSED.items(), ids=REFUSED.keys())
+def test_refused(text, said):
+    assert said in refusal(values(text))
+
+
+def test_everything_is_said_at_once():
+    said = refusal(values("{ terminationGracePeriodSeconds: 1, ingress: { enabled: true }, config: { listen: x } }"))
+    assert said.count("\n- ") == 3, said
+
+
+def test_what_fits_is_not_refused():
+    small = "{ outbox: { total_bytes: 32MiB }, hub: { tail_total_bytes: 64MB }, limits: { connections: 2000, replay_bytes: 33554432, body_bytes: 32 MiB } }"
+    Release(values(f"{{ resources: {{ limits: {{ memory: 172Mi }} }}, config: {small} }}"))
+    assert "may take 167Mi" in refusal(values(f"{{ resources: {{ limits: {{ memory: 166Mi }} }}, config: {small} }}"))
+    # Without a Redis the embedded broker takes some; with one it does not count.
+    Release(values("config: { memory: { max_bytes: 8GiB } }"))
+
+
+def test_a_release_of_a_long_name_has_names_that_kubernetes_takes():
+    # 53 characters are the most that Helm allows; of a Service's name 63 are.
+    release = Release({"fullnameOverride": "a" * 63, "autoscaling": {"enabled": True}})
+    assert max(len(item["metadata"]["name"]) for item in release.objects) <= 63
+    assert wrong(release, {}) == []
