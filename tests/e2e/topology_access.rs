@@ -5,27 +5,20 @@ use sluice_tests::{
     cli,
     client::Client,
     gateway::{Gateway, Options},
+    numbered,
     redis::{Kind, Redis, cluster::RedisCluster, sentinel::Sentinels},
     tls::Authority,
-    wait::PATIENCE,
+    wait::{self, PATIENCE},
 };
-use std::path::Path;
+use std::sync::Arc;
 
+/// What [`Authority::write_both`] has put beside a gateway.
+const FILES: &str = "ca = \"ca.crt\"\ncertificate = \"client.crt\"\nkey = \"client.key\"\n";
 const PAGE: &str = include_str!("../../docs/redis.md");
 
 fn rights() -> String {
     let line = PAGE.lines().find(|line| line.starts_with("user sluice on ")).expect("it is on the page");
     line.to_owned()
-}
-
-fn write_tls(authority: &Authority, directory: &Path) {
-    let (server, client) = (authority.server(), authority.client("gateway"));
-    let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).expect("written");
-    write("ca.crt", &authority.pem);
-    write("server.crt", &server.certificate);
-    write("server.key", &server.key);
-    write("client.crt", &client.certificate);
-    write("client.key", &client.key);
 }
 
 async fn works(gateway: &Gateway) {
@@ -52,7 +45,7 @@ async fn redis_by_tls_with_a_certificate_of_the_gateways_own() {
         "yes",
     ];
     let kind = Kind { args: args.map(str::to_owned).into(), ..Kind::default() };
-    let redis = Redis::spawn(kind, |directory| write_tls(&authority, directory));
+    let redis = Redis::spawn(kind, |directory| authority.write_both(directory));
     redis.wait_ready().await;
     let url = format!("rediss://127.0.0.1:{tls}");
     let with = |settings: &str| Options {
@@ -60,8 +53,7 @@ async fn redis_by_tls_with_a_certificate_of_the_gateways_own() {
         redis: Some(url.clone()),
         ..Options::default()
     };
-    let files = "ca = \"ca.crt\"\ncertificate = \"client.crt\"\nkey = \"client.key\"\n";
-    let gateway = Gateway::start_beside(with(files), |directory| write_tls(&authority, directory)).await;
+    let gateway = Gateway::start_beside(with(FILES), |directory| authority.write_both(directory)).await;
     works(&gateway).await;
 
     // The tool too, and without the authority it is told why not.
@@ -72,6 +64,38 @@ async fn redis_by_tls_with_a_certificate_of_the_gateways_own() {
     assert!(stats.code == Some(0) && stats.stdout.contains("channels with history"), "{stats:?}");
     let refused = cli::sluice(&["redis", "stats", "--redis", &url]).await;
     assert!(refused.code == Some(1) && refused.stderr.contains("certificate"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn sentinels_and_their_servers_by_tls_are_followed_through_a_failover() {
+    let authority = Arc::new(Authority::new());
+    let kind = Kind { durable: true, tls: Some(Arc::clone(&authority)), ..Kind::default() };
+    let mut all = Sentinels::start(kind, "").await;
+    let with = |settings: &str| Options {
+        config: format!("[stream]\nretry_min = \"50ms\"\nretry_max = \"200ms\"\n[redis]\n{settings}"),
+        redis: Some(all.url()),
+        ..Options::default()
+    };
+    let (options, refused) = (with(&format!("wait_replicas = 1\n{FILES}")), with("ca = \"ca.crt\"\n"));
+    let write = |directory: &std::path::Path| authority.write_both(directory);
+    let gateways = [Gateway::start_beside(options.clone(), write).await, Gateway::start_beside(options, write).await];
+    let client = gateways[1].subscribe(&["a"]).await;
+    numbered::publish(&gateways[0].http, "a", 1..=10).await;
+    numbered::wait_number(&client, "a", 10).await;
+    all.servers[0].kill();
+    all.promoted(0).await;
+    all.servers[0].restart().await;
+    all.wait_followed().await;
+    numbered::publish(&gateways[0].http, "a", 11..=20).await;
+    numbered::wait_number(&client, "a", 20).await;
+    numbered::assert_saw("live", &client, "a", 1..=20, &[]);
+    // Without a certificate of its own it is let in nowhere.
+    let refused = Gateway::spawn_beside(refused, write);
+    wait::until("it says why", async || {
+        let answer = refused.admin.try_send("GET", "/readyz", &[], "").await.ok()?;
+        (answer.status == 503 && answer.text().contains("rtificate")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -115,7 +139,7 @@ async fn sentinels_with_a_password_of_their_own() {
     assert!(!shown.contains("watchword"), "{shown}");
 
     let refused = Gateway::spawn(Options { config: settings("wrong"), ..Options::default() });
-    let told = sluice_tests::wait::until("it says why", async || {
+    let told = wait::until("it says why", async || {
         let answer = refused.admin.try_send("GET", "/readyz", &[], "").await.ok()?;
         let text = answer.text();
         (answer.status == 503 && text.contains("WRONGPASS")).then_some(text)

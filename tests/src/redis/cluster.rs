@@ -179,6 +179,36 @@ impl RedisCluster {
         members.iter().filter(serves).map(|member| self.at(&member.address)).collect()
     }
 
+    /// The replica of a master.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub async fn replica_of(&self, master: usize) -> usize {
+        let address = self.servers[master].address().to_string();
+        let members = self.members().await;
+        let id = members.iter().find(|member| member.address == address).map(|member| &member.id);
+        let replica = members.iter().find(|member| Some(&member.of) == id);
+        self.at(&replica.unwrap_or_else(|| panic!("{address} has no replica: {members:?}")).address)
+    }
+
+    /// Names `<prefix><number>` of channels that this master has.
+    ///
+    /// # Panics
+    /// When nobody has a slot.
+    pub async fn channels_of<const COUNT: usize>(&self, master: usize, prefix: &str) -> [String; COUNT] {
+        let mut names = Vec::new();
+        for nth in 0.. {
+            let name = format!("{prefix}{nth}");
+            if self.master_of(&name).await == master {
+                names.push(name);
+            }
+            if names.len() == COUNT {
+                break;
+            }
+        }
+        names.try_into().expect("as many as were asked for")
+    }
+
     /// The master that has a channel, by the prefix `sluice:`.
     ///
     /// # Panics
@@ -276,21 +306,39 @@ impl RedisCluster {
     /// # Panics
     /// When a server refuses.
     pub async fn move_slot(&self, slot: u16, from: usize, to: usize) {
-        let (source, target) = (&self.servers[from], &self.servers[to]);
-        let (number, ids) =
-            (slot.to_string(), [source, target].map(async |server| server.run(&["CLUSTER", "MYID"]).await));
-        let [source_id, target_id]: [String; 2] = {
-            let [a, b] = ids;
-            [a.await, b.await]
-        };
-        let _: String = target.run(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &source_id]).await;
-        let _: String = source.run(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &target_id]).await;
+        self.begin_to_move(slot, from, to).await;
+        self.move_keys(slot, from, to).await;
+        self.end_move(slot, from, to).await;
+    }
+
+    async fn ids(&self, servers: [usize; 2]) -> [String; 2] {
+        let [one, other] = servers.map(|nth| &self.servers[nth]);
+        [one.run(&["CLUSTER", "MYID"]).await, other.run(&["CLUSTER", "MYID"]).await]
+    }
+
+    /// From here on the slot is on its way, and keys that are not there any more are asked for at `to`.
+    ///
+    /// # Panics
+    /// When a server refuses.
+    pub async fn begin_to_move(&self, slot: u16, from: usize, to: usize) {
+        let number = slot.to_string();
+        let [source, target] = self.ids([from, to]).await;
+        let _: String = self.servers[to].run(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &source]).await;
+        let _: String = self.servers[from].run(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &target]).await;
+    }
+
+    /// Moves the keys that there are now.
+    ///
+    /// # Panics
+    /// When a server refuses.
+    pub async fn move_keys(&self, slot: u16, from: usize, to: usize) {
+        let (source, target) = (&self.servers[from], self.servers[to].address());
         loop {
-            let keys: Vec<String> = source.run(&["CLUSTER", "GETKEYSINSLOT", &number, "10"]).await;
+            let keys: Vec<String> = source.run(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "10"]).await;
             if keys.is_empty() {
                 break;
             }
-            let (host, port) = (target.address().ip().to_string(), target.address().port().to_string());
+            let (host, port) = (target.ip().to_string(), target.port().to_string());
             let mut words = vec!["MIGRATE", &host, &port, "", "0", "5000", "KEYS"];
             words.extend(keys.iter().map(String::as_str));
             let mut command = redis::cmd(words[0]);
@@ -302,9 +350,17 @@ impl RedisCluster {
             };
             wait::until("keys migrate", migrated).await;
         }
+    }
+
+    /// The slot has arrived.
+    ///
+    /// # Panics
+    /// When a server refuses.
+    pub async fn end_move(&self, slot: u16, from: usize, to: usize) {
+        let [_, id] = self.ids([from, to]).await;
         // The others hear of it from these.
-        for server in [target, source] {
-            let _: String = server.run(&["CLUSTER", "SETSLOT", &number, "NODE", &target_id]).await;
+        for nth in [to, from] {
+            let _: String = self.servers[nth].run(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &id]).await;
         }
     }
 
