@@ -68,4 +68,5 @@ mod topology_access;
 mod topology_cluster;
 mod topology_losses;
 mod topology_outbox;
+mod topology_outbox_guards;
 mod topology_versions;

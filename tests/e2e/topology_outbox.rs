@@ -9,12 +9,12 @@ use sluice_tests::{
 use std::{collections::HashMap, time::Duration};
 
 /// One that takes nothing in.
-fn watcher(url: &str) -> Options {
+pub(crate) fn watcher(url: &str) -> Options {
     let config = "[redis]\nintake = []\n[history]\nsize = 5000\n".to_owned();
     Options { config, redis: Some(url.to_owned()), ..Options::default() }
 }
 
-fn taker(url: &str) -> Options {
+pub(crate) fn taker(url: &str) -> Options {
     let config = "[history]\nsize = 5000\n".to_owned();
     Options { config, redis: Some(url.to_owned()), ..Options::default() }
 }
@@ -48,7 +48,7 @@ async fn add(redis: &Redis, channels: &[String], entries: usize) {
 }
 
 /// What came of each channel, in order.
-fn by_channel(client: &Client) -> HashMap<String, Vec<u64>> {
+pub(crate) fn by_channel(client: &Client) -> HashMap<String, Vec<u64>> {
     let mut all: HashMap<String, Vec<u64>> = HashMap::new();
     for data in client.data() {
         let (channel, number) = data.split_once(' ').expect("a channel and a number");

@@ -332,24 +332,34 @@ impl RedisCluster {
     /// # Panics
     /// When a server refuses.
     pub async fn move_keys(&self, slot: u16, from: usize, to: usize) {
-        let (source, target) = (&self.servers[from], self.servers[to].address());
         loop {
-            let keys: Vec<String> = source.run(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "10"]).await;
+            let keys: Vec<String> =
+                self.servers[from].run(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "10"]).await;
             if keys.is_empty() {
                 break;
             }
-            let (host, port) = (target.ip().to_string(), target.port().to_string());
-            let mut words = vec!["MIGRATE", &host, &port, "", "0", "5000", "KEYS"];
-            words.extend(keys.iter().map(String::as_str));
-            let mut command = redis::cmd(words[0]);
-            command.arg(&words[1..]);
-            // One that was away a moment ago takes none for two seconds.
-            let migrated = async || {
-                let mut connection = source.try_connection().await?;
-                command.query_async::<String>(&mut connection).await.ok()
-            };
-            wait::until("keys migrate", migrated).await;
+            self.migrate(&keys, from, to).await;
         }
+    }
+
+    /// Moves one key, whose slot is on its way.
+    ///
+    /// # Panics
+    /// When a server refuses.
+    pub async fn move_key(&self, key: &str, from: usize, to: usize) {
+        self.migrate(&[key.to_owned()], from, to).await;
+    }
+
+    async fn migrate(&self, keys: &[String], from: usize, to: usize) {
+        let (source, target) = (&self.servers[from], self.servers[to].address());
+        let mut command = redis::cmd("MIGRATE");
+        command.arg(target.ip().to_string()).arg(target.port()).arg("").arg(0).arg(5000).arg("KEYS").arg(keys);
+        // One that was away a moment ago takes none for two seconds.
+        let migrated = async || {
+            let mut connection = source.try_connection().await?;
+            command.query_async::<String>(&mut connection).await.ok()
+        };
+        wait::until("keys migrate", migrated).await;
     }
 
     /// The slot has arrived.
