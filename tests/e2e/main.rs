@@ -66,6 +66,7 @@ mod resume_since;
 mod resume_tail;
 mod topology_access;
 mod topology_cluster;
+mod topology_findings;
 mod topology_losses;
 mod topology_outbox;
 mod topology_outbox_guards;
