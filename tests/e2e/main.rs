@@ -67,6 +67,7 @@ mod resume_tail;
 mod topology_access;
 mod topology_cluster;
 mod topology_findings;
+mod topology_links;
 mod topology_losses;
 mod topology_outbox;
 mod topology_outbox_guards;

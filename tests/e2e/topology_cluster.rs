@@ -1,5 +1,6 @@
 //! Redis Cluster: everything at the owner of its slot, and nothing lost while slots and masters change.
 
+use serde_json::{Value, json};
 use sluice_tests::{
     client::Client,
     gateway::{Gateway, Options},
@@ -53,6 +54,32 @@ async fn an_event_reaches_everyone_whichever_master_has_its_channel() {
     let subscriptions = cluster.subscriptions().await;
     for name in &names {
         assert_eq!(subscriptions.get(&format!("sluice:{name}")), Some(&2), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_events_of_one_request_go_to_the_masters_of_their_channels_and_are_answered_in_order() {
+    let cluster = RedisCluster::start(Kind::default(), 3, false).await;
+    let gateways = gateways(&cluster, 1, "").await;
+    let names = channels();
+    let event = |nth: usize| {
+        let channel = &names[nth % names.len()];
+        json!({ "channel": channel, "data": format!("{channel} {}", nth / names.len() + 1) })
+    };
+    let batch: Vec<_> = (0..300).map(event).collect();
+    let answer = gateways[0].http.post("/events", Value::from(batch).to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = answer.json();
+    let answers = answer["results"].as_array().expect("one for each");
+    for (nth, one) in answers.iter().enumerate() {
+        let number = format!("-{}", nth / names.len() + 1);
+        assert_eq!(one["channel"], names[nth % names.len()]);
+        assert!(one["position"].as_str().is_some_and(|position| position.ends_with(&number)), "{nth}: {one}");
+    }
+    assert_eq!(answers.len(), 300);
+    for name in &names {
+        let owner = &cluster.servers[cluster.master_of(name).await];
+        assert_eq!(owner.run::<i64>(&["XLEN", &format!("sluice:log:{{sluice:{name}}}")]).await, 10, "{name}");
     }
 }
 

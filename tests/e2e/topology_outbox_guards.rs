@@ -3,7 +3,7 @@
 use crate::topology_outbox::{by_channel, taker, watcher};
 use sluice_tests::{
     gateway::{Gateway, Options},
-    redis::{Kind, Redis, cluster::RedisCluster},
+    redis::{Kind, Redis, cluster::RedisCluster, sentinel::part},
     wait,
 };
 
@@ -126,5 +126,41 @@ async fn an_entry_that_could_not_be_published_is_passed_over_by_none_of_its_chan
     for name in [&moving, &staying] {
         assert_eq!(came[name], (0..41).collect::<Vec<_>>(), "{name}");
     }
+    assert!(client.read(|log| log.events.iter().all(|event| event.event != "gap")));
+}
+
+#[tokio::test]
+async fn an_entry_is_told_of_and_let_go_of_once_a_replica_has_it() {
+    let mut cluster = RedisCluster::start(Kind { durable: true, ..Kind::default() }, 3, true).await;
+    let observer = Gateway::start_with(watcher(&cluster.url())).await;
+    let Options { config, redis: url, .. } = taker(&cluster.url());
+    let config = format!("{config}[redis]\nwait_replicas = 1\nwait_timeout = \"300ms\"\n");
+    let taker = Gateway::start_with(Options { config, redis: url, ..Options::default() }).await;
+    let stream = cluster.owner_of_key("sluice:intake").await;
+    let master = (0..3).find(|&nth| nth != stream).expect("another");
+    let [channel] = cluster.channels_of(master, "out").await;
+    let client = observer.subscribe(&[&channel]).await;
+    let entries = |numbers: std::ops::Range<u64>| numbers.map(|number| (&*channel, number));
+    add(&cluster.servers[stream], entries(0..10)).await;
+    client.wait_events(10).await;
+    wait_empty(&cluster.servers[stream]).await;
+    let (replica, id) =
+        (cluster.replica_of(master).await, cluster.servers[master].run::<String>(&["CLUSTER", "MYID"]).await);
+    let slot: u16 = cluster.servers[stream].run(&["CLUSTER", "KEYSLOT", &format!("sluice:{channel}")]).await;
+    part(&cluster.servers[replica], &cluster.servers[master], true).await;
+    add(&cluster.servers[stream], entries(10..20)).await;
+    let waits = async || taker.process.stderr().contains("0 replicas have the events").then_some(());
+    wait::until("it waits in vain", waits).await;
+    let log = format!("sluice:log:{{sluice:{channel}}}");
+    assert_eq!(cluster.servers[master].run::<i64>(&["XLEN", &log]).await, 20, "it is in the log of the master");
+    assert_eq!((client.data().len(), left(&cluster.servers[stream]).await), (10, 10), "and nobody was told");
+    // What the master alone had is lost with it, and still in the stream.
+    cluster.servers[master].kill();
+    assert_eq!(cluster.promoted(&id, slot).await, replica);
+    cluster.servers[master].restart().await;
+    part(&cluster.servers[replica], &cluster.servers[master], false).await;
+    client.wait_events(20).await;
+    wait_empty(&cluster.servers[stream]).await;
+    assert_eq!(by_channel(&client)[&channel], (0..20).collect::<Vec<_>>());
     assert!(client.read(|log| log.events.iter().all(|event| event.event != "gap")));
 }

@@ -1,0 +1,56 @@
+//! A link that nobody must go on listening to is cut: to a master that hangs where another may take its place, and to a
+//! server that is none.
+
+use sluice_tests::{
+    gateway::{Gateway, Options},
+    redis::{Kind, Redis, sentinel::Sentinels},
+    wait::{self, PATIENCE},
+};
+use std::time::Duration;
+
+/// Commands may take so long here that it is not their time which is up.
+const SLOW: &str = "[redis]\ntimeout = \"25s\"\n";
+/// Less than that by far, and far more than the second that it takes.
+const SOON: Duration = Duration::from_secs(8);
+
+#[tokio::test]
+async fn a_master_that_hangs_and_may_be_replaced_is_cut_off_before_its_commands_are_given_up() {
+    let mut all = Sentinels::start(Kind::default(), "").await;
+    let options = Options { config: SLOW.to_owned(), redis: Some(all.url()), ..Options::default() };
+    let gateway = Gateway::start_with(options).await;
+    let client = gateway.subscribe(&["a"]).await;
+    // Nobody says that there is another by now.
+    for sentinel in &mut all.sentinels {
+        sentinel.process.kill();
+    }
+    all.servers[0].signal(rustix::process::Signal::STOP);
+    wait::until_within("the link is cut", SOON, async || {
+        (gateway.metric("sse_redis_up", &[]).await == 0.0).then_some(())
+    })
+    .await;
+    all.servers[0].signal(rustix::process::Signal::CONT);
+    gateway.wait_metric("sse_redis_up", &[], 1.0).await;
+    gateway.publish("a", "after").await;
+    client.wait_data("after").await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_a_replica_is_left_whoever_names_it() {
+    let (master, replica) = (Redis::start().await, Redis::start().await);
+    let of = [master.address().ip().to_string(), master.address().port().to_string()];
+    let _: String = replica.run(&["REPLICAOF", &of[0], &of[1]]).await;
+    let gateway = Gateway::spawn(Options { redis: Some(replica.url()), ..Options::default() });
+    wait::until("it says why", async || {
+        let answer = gateway.admin.try_send("GET", "/readyz", &[], "").await.ok()?;
+        (answer.status == 503 && answer.text().contains("is a replica, not a master")).then_some(())
+    })
+    .await;
+    let _: String = replica.run(&["REPLICAOF", "NO", "ONE"]).await;
+    gateway.wait_ready(PATIENCE).await;
+    let client = gateway.subscribe(&["a"]).await;
+    gateway.publish("a", "one").await;
+    client.wait_data("one").await;
+    // And one that becomes one under an open connection.
+    let _: String = replica.run(&["REPLICAOF", &of[0], &of[1]]).await;
+    gateway.wait_metric("sse_redis_up", &[], 0.0).await;
+}
