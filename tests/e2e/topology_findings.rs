@@ -70,8 +70,15 @@ async fn rights_that_are_taken_away_are_found_by_name() {
     let redis = Redis::start_durable().await;
     let _: String = redis.run(&["ACL", "SETUSER", "sluice", "on", ">pw", "~sluice:*", "&sluice:*", "+@all"]).await;
     let url = format!("redis://sluice:pw@{}", redis.address());
-    let config = CONFIG.to_owned();
+    let config = format!("{CONFIG}wait_replicas = 1\n");
     let gateway = Gateway::start_with(Options { config, redis: Some(url.clone()), ..Options::default() }).await;
+    // Who waits for replicas has to be allowed to, or waits in vain for ever.
+    let _: String = redis.run(&["ACL", "SETUSER", "sluice", "-wait"]).await;
+    found(&gateway, "rights", 1.0).await;
+    assert!(gateway.process.stderr().contains("prefix sluice:: wait"), "{}", gateway.process.stderr());
+    assert_eq!(cli::sluice(&["redis", "check", "--redis", &url]).await.code, Some(0), "others need it not");
+    let _: String = redis.run(&["ACL", "SETUSER", "sluice", "+wait"]).await;
+    found(&gateway, "rights", 0.0).await;
     for (wrong, right, lacks) in [("-xadd", "+xadd", "xadd"), ("resetchannels", "&sluice:*", "publish, subscribe")] {
         let _: String = redis.run(&["ACL", "SETUSER", "sluice", wrong]).await;
         found(&gateway, "rights", 1.0).await;

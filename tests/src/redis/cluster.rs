@@ -179,16 +179,18 @@ impl RedisCluster {
         members.iter().filter(serves).map(|member| self.at(&member.address)).collect()
     }
 
-    /// The replica of a master.
+    /// The replica of a master, once the others have heard that it is one.
     ///
     /// # Panics
     /// When it has none.
     pub async fn replica_of(&self, master: usize) -> usize {
         let address = self.servers[master].address().to_string();
-        let members = self.members().await;
-        let id = members.iter().find(|member| member.address == address).map(|member| &member.id);
-        let replica = members.iter().find(|member| Some(&member.of) == id);
-        self.at(&replica.unwrap_or_else(|| panic!("{address} has no replica: {members:?}")).address)
+        let known = async || {
+            let members = self.members().await;
+            let id = &members.iter().find(|member| member.address == address)?.id;
+            members.iter().find(|member| member.of == *id).map(|member| self.at(&member.address))
+        };
+        wait::until("the master has a replica", known).await
     }
 
     /// Names `<prefix><number>` of channels that this master has.
