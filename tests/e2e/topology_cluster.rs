@@ -95,6 +95,89 @@ async fn a_cluster_that_is_taken_for_one_server_is_not_ready_and_says_why() {
     wait::until("it says why", told).await;
 }
 
+/// One event by each replica, with a key and without; each is taken at once.
+async fn publish_by_all(gateways: &[Gateway], channel: &str, published: &mut usize) {
+    let path = format!("/channels/{channel}/events");
+    for gateway in gateways {
+        for keyed in [false, true] {
+            *published += 1;
+            let key = format!("key-{published}");
+            let headers = [("idempotency-key", key.as_str())];
+            let headers = if keyed { &headers[..] } else { &[] };
+            let answer = gateway.http.send("POST", &path, headers, format!("event {published}")).await;
+            assert_eq!(answer.status, 200, "{published}: {}", answer.text());
+            let position = answer.json()["position"].as_str().map(str::to_owned);
+            assert!(position.is_some_and(|position| position.ends_with(&format!("-{published}"))), "{published}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn publishing_and_reading_follow_a_slot_at_every_stage_of_its_way() {
+    let cluster = RedisCluster::start(Kind::default(), 3, false).await;
+    let gateways = gateways(&cluster, 2, "").await;
+    let client = gateways[0].subscribe(&["moving"]).await;
+    let slot: u16 = cluster.servers[0].run(&["CLUSTER", "KEYSLOT", "sluice:moving"]).await;
+    let home = cluster.master_of("moving").await;
+    let mut published = 0;
+    let readable = async |published: usize| {
+        for gateway in &gateways {
+            let history = gateway.http.json("/channels/moving/events?since=earliest").await;
+            assert_eq!(history["events"].as_array().map(Vec::len), Some(published), "{history}");
+        }
+    };
+    publish_by_all(&gateways, "moving", &mut published).await;
+    for round in 0..4 {
+        let (from, to) = ((home + round) % 3, (home + round + 1) % 3);
+        // All that there are are here, and others that a script is told of might be there: TRYAGAIN.
+        cluster.begin_to_move(slot, from, to).await;
+        publish_by_all(&gateways, "moving", &mut published).await;
+        readable(published).await;
+        // All are there: ASK.
+        cluster.move_keys(slot, from, to).await;
+        publish_by_all(&gateways, "moving", &mut published).await;
+        readable(published).await;
+        // The slot is there, which replicas do not know yet: MOVED.
+        cluster.end_move(slot, from, to).await;
+        publish_by_all(&gateways, "moving", &mut published).await;
+        readable(published).await;
+        client.wait_data(&format!("event {published}")).await;
+    }
+    let expected: Vec<_> = (1..=published).map(|number| format!("event {number}")).collect();
+    assert_eq!(client.data(), expected);
+    assert!(client.read(|log| log.events.iter().all(|event| event.event != "gap")));
+}
+
+#[tokio::test]
+async fn what_is_refused_while_its_keys_are_apart_is_published_once_when_it_is_repeated() {
+    let cluster = RedisCluster::start(Kind::default(), 3, false).await;
+    let gateways = gateways(&cluster, 2, "[redis]\ntimeout = \"500ms\"\n").await;
+    let client = gateways[0].subscribe(&["moving"]).await;
+    let slot: u16 = cluster.servers[0].run(&["CLUSTER", "KEYSLOT", "sluice:moving"]).await;
+    let from = cluster.master_of("moving").await;
+    let to = (from + 1) % 3;
+    let publish = async |gateway: &Gateway, number: usize| {
+        let key = format!("key-{number}");
+        let key = [("idempotency-key", key.as_str())];
+        gateway.http.send("POST", "/channels/moving/events", &key, format!("event {number}")).await
+    };
+    assert_eq!(publish(&gateways[0], 1).await.status, 200);
+    cluster.begin_to_move(slot, from, to).await;
+    cluster.move_key("sluice:log:{sluice:moving}", from, to).await;
+    let refused = publish(&gateways[1], 2).await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("slot is on its way"), "{}", refused.text());
+    cluster.move_keys(slot, from, to).await;
+    assert_eq!(publish(&gateways[1], 2).await.status, 200);
+    cluster.end_move(slot, from, to).await;
+    for gateway in &gateways {
+        assert_eq!(publish(gateway, 2).await.status, 200);
+    }
+    assert_eq!(publish(&gateways[0], 3).await.status, 200);
+    client.wait_data("event 3").await;
+    assert_eq!(client.data(), ["event 1", "event 2", "event 3"]);
+}
+
 #[tokio::test]
 async fn slots_move_away_and_back_and_no_event_is_missed() {
     let cluster = RedisCluster::start(Kind::default(), 3, false).await;
