@@ -95,11 +95,11 @@ async fn a_cluster_that_is_taken_for_one_server_is_not_ready_and_says_why() {
     wait::until("it says why", told).await;
 }
 
-/// One event by each replica, with a key and without; each is taken at once.
-async fn publish_by_all(gateways: &[Gateway], channel: &str, published: &mut usize) {
+/// An event by each replica for each of these, with a key or without; each is taken at once.
+async fn publish_by_all(gateways: &[Gateway], channel: &str, published: &mut usize, with_keys: &[bool]) {
     let path = format!("/channels/{channel}/events");
     for gateway in gateways {
-        for keyed in [false, true] {
+        for &keyed in with_keys {
             *published += 1;
             let key = format!("key-{published}");
             let headers = [("idempotency-key", key.as_str())];
@@ -126,20 +126,21 @@ async fn publishing_and_reading_follow_a_slot_at_every_stage_of_its_way() {
             assert_eq!(history["events"].as_array().map(Vec::len), Some(published), "{history}");
         }
     };
-    publish_by_all(&gateways, "moving", &mut published).await;
+    publish_by_all(&gateways, "moving", &mut published, &[false]).await;
     for round in 0..4 {
         let (from, to) = ((home + round) % 3, (home + round + 1) % 3);
         // All that there are are here, and others that a script is told of might be there: TRYAGAIN.
         cluster.begin_to_move(slot, from, to).await;
-        publish_by_all(&gateways, "moving", &mut published).await;
+        let with_keys = if round == 0 { &[false][..] } else { &[false, true] };
+        publish_by_all(&gateways, "moving", &mut published, with_keys).await;
         readable(published).await;
-        // All are there: ASK.
+        // All are there: ASK. What the first key needs is made there.
         cluster.move_keys(slot, from, to).await;
-        publish_by_all(&gateways, "moving", &mut published).await;
+        publish_by_all(&gateways, "moving", &mut published, &[false, true]).await;
         readable(published).await;
         // The slot is there, which replicas do not know yet: MOVED.
         cluster.end_move(slot, from, to).await;
-        publish_by_all(&gateways, "moving", &mut published).await;
+        publish_by_all(&gateways, "moving", &mut published, &[false, true]).await;
         readable(published).await;
         client.wait_data(&format!("event {published}")).await;
     }
@@ -176,6 +177,24 @@ async fn what_is_refused_while_its_keys_are_apart_is_published_once_when_it_is_r
     assert_eq!(publish(&gateways[0], 3).await.status, 200);
     client.wait_data("event 3").await;
     assert_eq!(client.data(), ["event 1", "event 2", "event 3"]);
+}
+
+#[tokio::test]
+async fn a_slot_that_is_back_before_anybody_has_looked_leaves_its_subscriptions_in_force() {
+    let cluster = RedisCluster::start(Kind::default(), 3, false).await;
+    let gateways = gateways(&cluster, 1, "").await;
+    let client = gateways[0].subscribe(&["moving"]).await;
+    let slot: u16 = cluster.servers[0].run(&["CLUSTER", "KEYSLOT", "sluice:moving"]).await;
+    let home = cluster.master_of("moving").await;
+    for round in 1..=5 {
+        cluster.move_slot(slot, home, (home + 1) % 3).await;
+        cluster.move_slot(slot, (home + 1) % 3, home).await;
+        gateways[0].publish("moving", format!("event {round}")).await;
+        client.wait_data(&format!("event {round}")).await;
+        let in_force = async || (cluster.subscriptions().await.get("sluice:moving") == Some(&1)).then_some(());
+        wait::until("it is subscribed to", in_force).await;
+    }
+    assert_eq!(client.data().len(), 5);
 }
 
 #[tokio::test]
