@@ -54,3 +54,19 @@ async fn a_server_that_is_a_replica_is_left_whoever_names_it() {
     let _: String = replica.run(&["REPLICAOF", &of[0], &of[1]]).await;
     gateway.wait_metric("sse_redis_up", &[], 0.0).await;
 }
+
+#[tokio::test]
+async fn a_master_that_was_a_replica_for_a_moment_is_a_cut_although_nobody_saw_it() {
+    let (redis, other) = (Redis::start().await, Redis::start().await);
+    let gateway = Gateway::start_with(Options { redis: Some(redis.url()), ..Options::default() }).await;
+    let client = gateway.subscribe(&["a"]).await;
+    assert_eq!(gateway.metric("sse_redis_reconnects_total", &[]).await, 0.0);
+    let mut moment = redis::pipe();
+    moment.atomic();
+    moment.cmd("REPLICAOF").arg(other.address().ip().to_string()).arg(other.address().port()).ignore();
+    moment.cmd("REPLICAOF").arg("NO").arg("ONE").ignore();
+    let () = moment.query_async(&mut redis.connection().await).await.expect("done");
+    gateway.wait_metric("sse_redis_reconnects_total", &[], 1.0).await;
+    gateway.publish("a", "after").await;
+    client.wait_data("after").await;
+}

@@ -119,8 +119,9 @@ async fn an_entry_that_could_not_be_published_is_passed_over_by_none_of_its_chan
     let given_up = async || (counted(&taker, "published").await >= 3.0).then_some(());
     wait::until("the first one beside it is settled", given_up).await;
     cluster.move_keys(slot, from, to).await;
-    cluster.end_move(slot, from, to).await;
+    // From here on it is ASK, which is followed.
     client.wait_events(82).await;
+    cluster.end_move(slot, from, to).await;
     wait_empty(&cluster.servers[stream]).await;
     let came = by_channel(&client);
     for name in [&moving, &staying] {
