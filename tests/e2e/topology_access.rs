@@ -100,21 +100,34 @@ async fn sentinels_and_their_servers_by_tls_are_followed_through_a_failover() {
 
 #[tokio::test]
 async fn the_documented_user_on_a_cluster() {
-    let kind = Kind::default();
-    let cluster = RedisCluster::start(kind, 3, false).await;
+    let cluster = RedisCluster::start(Kind::default(), 3, true).await;
     let rights = rights();
     for server in &cluster.servers {
         let words: Vec<_> = ["ACL", "SETUSER"].into_iter().chain(rights.split(' ').skip(1)).collect();
         let () = server.run(&words).await;
     }
     let url = cluster.url().replace("redis+cluster://", "redis+cluster://sluice:secret@");
-    let options = Options { redis: Some(url), ..Options::default() };
+    let options = Options { config: "[redis]\nwait_replicas = 1\n".to_owned(), redis: Some(url), ..Options::default() };
     let gateways = [Gateway::start_with(options.clone()).await, Gateway::start_with(options).await];
     for gateway in &gateways {
         works(gateway).await;
     }
     let counts = gateways[0].http.get("/connections").await.text();
     assert!(counts.contains("\"replicas\":2"), "{counts}");
+    // A slot on its way, which has to be asked for, and an entry of the outbox.
+    let slot: u16 = cluster.servers[0].run(&["CLUSTER", "KEYSLOT", "sluice:a"]).await;
+    let from = cluster.master_of("a").await;
+    let to = (from + 1) % 3;
+    let client = gateways[0].subscribe(&["a"]).await;
+    cluster.begin_to_move(slot, from, to).await;
+    cluster.move_keys(slot, from, to).await;
+    gateways[1].publish("a", "asked").await;
+    assert!(gateways[1].http.get("/channels/a/events?since=earliest").await.text().contains("asked"));
+    cluster.end_move(slot, from, to).await;
+    let stream = &cluster.servers[cluster.owner_of_key("sluice:intake").await];
+    let _: String = stream.run(&["XADD", "sluice:intake", "*", "channel", "a", "data", "entry"]).await;
+    client.wait_data("entry").await;
+    assert_eq!(client.data(), ["asked", "entry"]);
     for server in &cluster.servers {
         let log: Vec<Vec<redis::Value>> = server.run(&["ACL", "LOG"]).await;
         // The function library is not theirs to install.
