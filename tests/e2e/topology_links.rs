@@ -35,6 +35,38 @@ async fn a_master_that_hangs_and_may_be_replaced_is_cut_off_before_its_commands_
 }
 
 #[tokio::test]
+async fn a_sentinel_that_was_cut_off_leads_nobody_back() {
+    let args = ["--requirepass", "hunter2", "--masterauth", "hunter2"].map(str::to_owned).into();
+    let kind = Kind { args, credentials: ":hunter2@".to_owned(), ..Kind::default() };
+    let mut all = Sentinels::start(kind, "sentinel auth-pass orders hunter2\n").await;
+    all.add_deaf("sentinel auth-pass orders wrong\n");
+    let options = Options { redis: Some(all.url()), ..Options::default() };
+    let gateway = Gateway::start_with(options.clone()).await;
+    all.failover().await;
+    let now = all.promoted(0).await;
+    let at = async |gateway: &Gateway| {
+        let metrics = gateway.admin.get("/metrics").await.text();
+        let is_at = |nth: usize| metrics.contains(&format!("master=\"{}\"", all.servers[nth].address()));
+        [is_at(now), is_at(1 - now)]
+    };
+    wait::until("it goes there", async || (at(&gateway).await == [true, false]).then_some(())).await;
+    // One that knows nothing yet goes there too, and both stay.
+    let other = Gateway::start_with(options).await;
+    all.wait_followed().await;
+    let clients = [gateway.subscribe(&["a"]).await, other.subscribe(&["a"]).await];
+    for number in 1..=5 {
+        gateway.publish("a", format!("event {number}")).await;
+        other.publish("a", format!("event {number} too")).await;
+    }
+    for client in &clients {
+        client.wait_events(10).await;
+    }
+    for gateway in [&gateway, &other] {
+        assert_eq!(at(gateway).await, [true, false]);
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_a_replica_is_left_whoever_names_it() {
     let (master, replica) = (Redis::start().await, Redis::start().await);
     let of = [master.address().ip().to_string(), master.address().port().to_string()];
