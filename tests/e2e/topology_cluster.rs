@@ -138,6 +138,8 @@ async fn publishing_and_reading_follow_a_slot_at_every_stage_of_its_way() {
         cluster.move_keys(slot, from, to).await;
         publish_by_all(&gateways, "moving", &mut published, &[false, true]).await;
         readable(published).await;
+        // Which is announced there, while everybody is still subscribed here.
+        client.wait_data(&format!("event {published}")).await;
         // The slot is there, which replicas do not know yet: MOVED.
         cluster.end_move(slot, from, to).await;
         publish_by_all(&gateways, "moving", &mut published, &[false, true]).await;
