@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use sluice_tests::{
-    client::Client,
+    client::{Client, Log},
     gateway::{Gateway, Options},
+    numbered::saw,
     redis::{Kind, cluster::RedisCluster},
     wait::{self, PATIENCE},
 };
@@ -179,6 +180,24 @@ async fn what_is_refused_while_its_keys_are_apart_is_published_once_when_it_is_r
     assert_eq!(publish(&gateways[0], 3).await.status, 200);
     client.wait_data("event 3").await;
     assert_eq!(client.data(), ["event 1", "event 2", "event 3"]);
+}
+
+#[tokio::test]
+async fn a_channel_without_history_is_told_of_a_cut_when_its_slot_has_moved() {
+    let cluster = RedisCluster::start(Kind::default(), 3, false).await;
+    let gateways = gateways(&cluster, 1, "[[channel]]\nmatch = \"plain\"\nhistory = \"off\"\n").await;
+    let client = gateways[0].subscribe(&["plain"]).await;
+    gateways[0].publish("plain", "before").await;
+    client.wait_data("before").await;
+    let slot: u16 = cluster.servers[0].run(&["CLUSTER", "KEYSLOT", "sluice:plain"]).await;
+    let from = cluster.master_of("plain").await;
+    cluster.move_slot(slot, from, (from + 1) % 3).await;
+    let told = |log: &Log| saw(log, "plain").1.contains(&"cut".to_owned());
+    client.wait("a gap", told).await;
+    let in_force = async || (cluster.subscriptions().await.get("sluice:plain") == Some(&1)).then_some(());
+    wait::until("it is subscribed to", in_force).await;
+    gateways[0].publish("plain", "after").await;
+    client.wait_data("after").await;
 }
 
 #[tokio::test]
