@@ -3,6 +3,7 @@
 
 use sluice_tests::{
     gateway::{Gateway, Options},
+    http::Http,
     redis::{Kind, Redis, sentinel::Sentinels},
     wait::{self, PATIENCE},
 };
@@ -45,7 +46,8 @@ async fn a_sentinel_that_was_cut_off_leads_nobody_back() {
     all.failover().await;
     let now = all.promoted(0).await;
     let at = async |gateway: &Gateway| {
-        let metrics = gateway.admin.get("/metrics").await.text();
+        // On a connection of its own: one that was kept is closed after ten seconds, which is about what comes between.
+        let metrics = Http::new(gateway.admin_address).get("/metrics").await.text();
         let is_at = |nth: usize| metrics.contains(&format!("master=\"{}\"", all.servers[nth].address()));
         [is_at(now), is_at(1 - now)]
     };
