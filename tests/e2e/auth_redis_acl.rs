@@ -4,7 +4,7 @@ use serde_json::json;
 use sluice_tests::{
     client::{Client, End, Request},
     gateway::{Gateway, Options, events_target},
-    redis::Redis,
+    redis::{Kind, Redis, cluster::RedisCluster},
     token::{KEYS, claims, token},
 };
 
@@ -93,6 +93,39 @@ async fn refused(redis: &Redis, user: &str, words: &[&str]) {
     let words: Vec<_> = ["ACL", "DRYRUN", user].into_iter().chain(words.iter().copied()).collect();
     let answer: String = redis.run(&words).await;
     assert!(answer.contains("no permissions") || answer.contains("NOPERM"), "{words:?}: {answer}");
+}
+
+#[tokio::test]
+async fn a_publisher_with_the_documented_rights_publishes_by_the_function_on_every_master_of_a_cluster() {
+    let cluster = RedisCluster::start(Kind::default(), 3, false).await;
+    let gateway = Gateway::start_with(Options { redis: Some(cluster.url()), ..Options::default() }).await;
+    for server in &cluster.servers {
+        make(server, "publisher", &[]).await;
+    }
+    let names: Vec<_> = (0..20).map(|nth| format!("direct{nth}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let client = gateway.subscribe(&names).await;
+    // A client of clusters, which asks who has which slots.
+    let urls = cluster.servers.iter().map(|server| format!("redis://publisher:secret@{}", server.address()));
+    let connection = redis::cluster::ClusterClient::new(urls).expect("URLs").get_async_connection().await;
+    let mut connection = connection.expect("connects");
+    for name in &names {
+        let mut call = redis::cmd("FCALL");
+        call.arg("sluice_publish").arg(1).arg(format!("sluice:{name}")).arg("").arg(format!("to {name}"));
+        let position: String = call.query_async(&mut connection).await.expect("published");
+        assert!(position.ends_with("-1"), "{name} at {position}");
+    }
+    for name in &names {
+        client.wait_data(&format!("to {name}")).await;
+    }
+    assert_eq!(client.data().len(), names.len(), "none twice");
+    for server in &cluster.servers {
+        for forbidden in [&["SSUBSCRIBE", "sluice:direct0"][..], &["SPUBLISH", "other", "x"], &["CLUSTER", "RESET"]] {
+            refused(server, "publisher", forbidden).await;
+        }
+        let refused = refusals(server).await;
+        assert!(refused.is_empty(), "{refused:?}");
+    }
 }
 
 async fn publisher(redis: &Redis, gateway: &Gateway) {

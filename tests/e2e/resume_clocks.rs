@@ -8,7 +8,7 @@ use sluice_tests::{
 };
 
 /// A gateway whose clock is off by `offset`, as `faketime` writes it; its timers run as ever.
-async fn with_clock(redis: &Redis, offset: &str) -> Gateway {
+pub(crate) async fn with_clock(redis: &Redis, offset: &str) -> Gateway {
     let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
         .map(|place| format!("{place}/faketime/libfaketimeMT.so.1"))
         .into_iter()

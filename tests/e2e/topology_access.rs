@@ -5,27 +5,20 @@ use sluice_tests::{
     cli,
     client::Client,
     gateway::{Gateway, Options},
+    numbered,
     redis::{Kind, Redis, cluster::RedisCluster, sentinel::Sentinels},
     tls::Authority,
-    wait::PATIENCE,
+    wait::{self, PATIENCE},
 };
-use std::path::Path;
+use std::sync::Arc;
 
+/// What [`Authority::write_both`] has put beside a gateway.
+const FILES: &str = "ca = \"ca.crt\"\ncertificate = \"client.crt\"\nkey = \"client.key\"\n";
 const PAGE: &str = include_str!("../../docs/redis.md");
 
 fn rights() -> String {
     let line = PAGE.lines().find(|line| line.starts_with("user sluice on ")).expect("it is on the page");
     line.to_owned()
-}
-
-fn write_tls(authority: &Authority, directory: &Path) {
-    let (server, client) = (authority.server(), authority.client("gateway"));
-    let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).expect("written");
-    write("ca.crt", &authority.pem);
-    write("server.crt", &server.certificate);
-    write("server.key", &server.key);
-    write("client.crt", &client.certificate);
-    write("client.key", &client.key);
 }
 
 async fn works(gateway: &Gateway) {
@@ -52,7 +45,7 @@ async fn redis_by_tls_with_a_certificate_of_the_gateways_own() {
         "yes",
     ];
     let kind = Kind { args: args.map(str::to_owned).into(), ..Kind::default() };
-    let redis = Redis::spawn(kind, |directory| write_tls(&authority, directory));
+    let redis = Redis::spawn(kind, |directory| authority.write_both(directory));
     redis.wait_ready().await;
     let url = format!("rediss://127.0.0.1:{tls}");
     let with = |settings: &str| Options {
@@ -60,8 +53,7 @@ async fn redis_by_tls_with_a_certificate_of_the_gateways_own() {
         redis: Some(url.clone()),
         ..Options::default()
     };
-    let files = "ca = \"ca.crt\"\ncertificate = \"client.crt\"\nkey = \"client.key\"\n";
-    let gateway = Gateway::start_beside(with(files), |directory| write_tls(&authority, directory)).await;
+    let gateway = Gateway::start_beside(with(FILES), |directory| authority.write_both(directory)).await;
     works(&gateway).await;
 
     // The tool too, and without the authority it is told why not.
@@ -75,22 +67,67 @@ async fn redis_by_tls_with_a_certificate_of_the_gateways_own() {
 }
 
 #[tokio::test]
+async fn sentinels_and_their_servers_by_tls_are_followed_through_a_failover() {
+    let authority = Arc::new(Authority::new());
+    let kind = Kind { durable: true, tls: Some(Arc::clone(&authority)), ..Kind::default() };
+    let mut all = Sentinels::start(kind, "").await;
+    let with = |settings: &str| Options {
+        config: format!("[stream]\nretry_min = \"50ms\"\nretry_max = \"200ms\"\n[redis]\n{settings}"),
+        redis: Some(all.url()),
+        ..Options::default()
+    };
+    let (options, refused) = (with(&format!("wait_replicas = 1\n{FILES}")), with("ca = \"ca.crt\"\n"));
+    let write = |directory: &std::path::Path| authority.write_both(directory);
+    let gateways = [Gateway::start_beside(options.clone(), write).await, Gateway::start_beside(options, write).await];
+    let client = gateways[1].subscribe(&["a"]).await;
+    numbered::publish(&gateways[0].http, "a", 1..=10).await;
+    numbered::wait_number(&client, "a", 10).await;
+    all.servers[0].kill();
+    all.promoted(0).await;
+    all.servers[0].restart().await;
+    all.wait_followed().await;
+    numbered::publish(&gateways[0].http, "a", 11..=20).await;
+    numbered::wait_number(&client, "a", 20).await;
+    numbered::assert_saw("live", &client, "a", 1..=20, &[]);
+    // Without a certificate of its own it is let in nowhere.
+    let refused = Gateway::spawn_beside(refused, write);
+    wait::until("it says why", async || {
+        let answer = refused.admin.try_send("GET", "/readyz", &[], "").await.ok()?;
+        (answer.status == 503 && answer.text().contains("rtificate")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_documented_user_on_a_cluster() {
-    let kind = Kind::default();
-    let cluster = RedisCluster::start(kind, 3, false).await;
+    let cluster = RedisCluster::start(Kind::default(), 3, true).await;
     let rights = rights();
     for server in &cluster.servers {
         let words: Vec<_> = ["ACL", "SETUSER"].into_iter().chain(rights.split(' ').skip(1)).collect();
         let () = server.run(&words).await;
     }
     let url = cluster.url().replace("redis+cluster://", "redis+cluster://sluice:secret@");
-    let options = Options { redis: Some(url), ..Options::default() };
+    let options = Options { config: "[redis]\nwait_replicas = 1\n".to_owned(), redis: Some(url), ..Options::default() };
     let gateways = [Gateway::start_with(options.clone()).await, Gateway::start_with(options).await];
     for gateway in &gateways {
         works(gateway).await;
     }
     let counts = gateways[0].http.get("/connections").await.text();
     assert!(counts.contains("\"replicas\":2"), "{counts}");
+    // A slot on its way, which has to be asked for, and an entry of the outbox.
+    let slot: u16 = cluster.servers[0].run(&["CLUSTER", "KEYSLOT", "sluice:a"]).await;
+    let from = cluster.master_of("a").await;
+    let to = (from + 1) % 3;
+    let client = gateways[0].subscribe(&["a"]).await;
+    cluster.begin_to_move(slot, from, to).await;
+    cluster.move_keys(slot, from, to).await;
+    gateways[1].publish("a", "asked").await;
+    assert!(gateways[1].http.get("/channels/a/events?since=earliest").await.text().contains("asked"));
+    cluster.end_move(slot, from, to).await;
+    let stream = &cluster.servers[cluster.owner_of_key("sluice:intake").await];
+    let _: String = stream.run(&["XADD", "sluice:intake", "*", "channel", "a", "data", "entry"]).await;
+    client.wait_data("entry").await;
+    assert_eq!(client.data(), ["asked", "entry"]);
     for server in &cluster.servers {
         let log: Vec<Vec<redis::Value>> = server.run(&["ACL", "LOG"]).await;
         // The function library is not theirs to install.
@@ -115,7 +152,7 @@ async fn sentinels_with_a_password_of_their_own() {
     assert!(!shown.contains("watchword"), "{shown}");
 
     let refused = Gateway::spawn(Options { config: settings("wrong"), ..Options::default() });
-    let told = sluice_tests::wait::until("it says why", async || {
+    let told = wait::until("it says why", async || {
         let answer = refused.admin.try_send("GET", "/readyz", &[], "").await.ok()?;
         let text = answer.text();
         (answer.status == 503 && text.contains("WRONGPASS")).then_some(text)

@@ -1,6 +1,7 @@
 //! A master is lost whose replica had been parted from it: what had been acknowledged meanwhile is lost with it, and said
 //! to be; unless an acknowledgement waits for the replica.
 
+use serde_json::json;
 use sluice_tests::{
     check::payload,
     cli,
@@ -113,6 +114,94 @@ async fn nothing_is_lost_that_was_acknowledged_by_a_replica_too() {
     publish(&gateways[0], "a", 11..=20).await;
     wait_for(&live, "a", 20, 0).await;
     assert_saw("live", &live, "a", 1..=20, &[]);
+}
+
+#[tokio::test]
+async fn on_a_cluster_a_parted_replica_costs_only_the_channels_of_its_master_that_lost() {
+    let mut cluster = RedisCluster::start(Kind { durable: true, ..Kind::default() }, 3, true).await;
+    let gateways = start(&cluster.url(), "").await;
+    let master = cluster.master_of("a").await;
+    let (replica, id) =
+        (cluster.replica_of(master).await, cluster.servers[master].run::<String>(&["CLUSTER", "MYID"]).await);
+    // Two that lose, one beside them that does not, and one elsewhere.
+    let [one, two, beside] = cluster.channels_of(master, "a").await;
+    let [other] = cluster.channels_of((0..3).find(|&nth| nth != master).expect("another"), "a").await;
+    let names = [&*one, &*two, &*beside, &*other];
+    let live = [gateways[0].subscribe(&names).await, gateways[1].subscribe(&names).await];
+    for name in names {
+        publish(&gateways[0], name, 1..=10).await;
+    }
+    for name in [&one, &two, &beside] {
+        on_replica(&cluster.servers[replica], name, 10).await;
+    }
+    part(&cluster.servers[replica], &cluster.servers[master], true).await;
+    for name in [&one, &two, &other] {
+        publish(&gateways[0], name, 11..=15).await;
+        for client in &live {
+            wait_for(client, name, 15, 0).await;
+        }
+    }
+    let slot: u16 = cluster.servers[replica].run(&["CLUSTER", "KEYSLOT", &format!("sluice:{one}")]).await;
+    cluster.servers[master].kill();
+    assert_eq!(cluster.promoted(&id, slot).await, replica);
+    for (name, from) in [(&one, 16), (&two, 16), (&beside, 11), (&other, 16)] {
+        publish(&gateways[1], name, from..=20).await;
+    }
+    let lost = [(&*one, &["reset"][..]), (&*two, &["reset"]), (&*beside, &[]), (&*other, &[])];
+    for (client, (name, gaps)) in live.iter().flat_map(|client| lost.map(|lost| (client, lost))) {
+        wait_for(client, name, 20, gaps.len()).await;
+        assert_saw("live", client, name, 1..=20, gaps);
+    }
+    // The old master comes back as a replica, and gives up what only it has.
+    cluster.servers[master].restart().await;
+    part(&cluster.servers[replica], &cluster.servers[master], false).await;
+    on_replica(&cluster.servers[master], &beside, 20).await;
+    for name in names {
+        publish(&gateways[0], name, 21..=25).await;
+    }
+    for (client, (name, gaps)) in live.iter().flat_map(|client| lost.map(|lost| (client, lost))) {
+        wait_for(client, name, 25, gaps.len()).await;
+        assert_saw("live", client, name, 1..=25, gaps);
+    }
+}
+
+#[tokio::test]
+async fn on_a_cluster_nothing_is_lost_that_was_acknowledged_by_a_replica_too() {
+    let mut cluster = RedisCluster::start(Kind { durable: true, ..Kind::default() }, 3, true).await;
+    let gateways = start(&cluster.url(), "wait_replicas = 1\nwait_timeout = \"300ms\"\n").await;
+    let master = cluster.master_of("a").await;
+    let (replica, id) =
+        (cluster.replica_of(master).await, cluster.servers[master].run::<String>(&["CLUSTER", "MYID"]).await);
+    let [other] = cluster.channels_of((0..3).find(|&nth| nth != master).expect("another"), "a").await;
+    let live = gateways[1].subscribe(&["a", &other]).await;
+    publish(&gateways[0], "a", 1..=10).await;
+    wait_for(&live, "a", 10, 0).await;
+    part(&cluster.servers[replica], &cluster.servers[master], true).await;
+    let key = [("idempotency-key", "a-11")];
+    let answer = gateways[0].http.send("POST", "/channels/a/events", &key, payload("a", 11)).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("\"position\":\""), "{}", answer.text());
+    // Where there is a replica everything goes on, and one that waits in vain takes nothing with it.
+    let batch = json!([
+        { "channel": "a", "data": payload("a", 11), "idempotency_key": "a-11" },
+        { "channel": other, "data": payload(&other, 1), "idempotency_key": format!("{other}-1") },
+    ]);
+    let answer = gateways[1].http.post("/events", batch.to_string()).await;
+    assert_eq!(answer.status, 207, "{}", answer.text());
+    publish(&gateways[0], &other, 2..=10).await;
+    wait_for(&live, &other, 10, 0).await;
+    // It is in the log of the master alone, and nobody was told of it.
+    assert_saw("live", &live, "a", 1..=10, &[]);
+    let slot: u16 = cluster.servers[replica].run(&["CLUSTER", "KEYSLOT", "sluice:a"]).await;
+    cluster.servers[master].kill();
+    assert_eq!(cluster.promoted(&id, slot).await, replica);
+    cluster.servers[master].restart().await;
+    part(&cluster.servers[replica], &cluster.servers[master], false).await;
+    // Everything that was answered for is there, and the one that was not is published once.
+    publish(&gateways[0], "a", 11..=20).await;
+    wait_for(&live, "a", 20, 0).await;
+    assert_saw("live", &live, "a", 1..=20, &[]);
+    assert_saw("live", &live, &other, 1..=10, &[]);
 }
 
 #[tokio::test]

@@ -9,12 +9,12 @@ use sluice_tests::{
 use std::{collections::HashMap, time::Duration};
 
 /// One that takes nothing in.
-fn watcher(url: &str) -> Options {
+pub(crate) fn watcher(url: &str) -> Options {
     let config = "[redis]\nintake = []\n[history]\nsize = 5000\n".to_owned();
     Options { config, redis: Some(url.to_owned()), ..Options::default() }
 }
 
-fn taker(url: &str) -> Options {
+pub(crate) fn taker(url: &str) -> Options {
     let config = "[history]\nsize = 5000\n".to_owned();
     Options { config, redis: Some(url.to_owned()), ..Options::default() }
 }
@@ -48,7 +48,7 @@ async fn add(redis: &Redis, channels: &[String], entries: usize) {
 }
 
 /// What came of each channel, in order.
-fn by_channel(client: &Client) -> HashMap<String, Vec<u64>> {
+pub(crate) fn by_channel(client: &Client) -> HashMap<String, Vec<u64>> {
     let mut all: HashMap<String, Vec<u64>> = HashMap::new();
     for data in client.data() {
         let (channel, number) = data.split_once(' ').expect("a channel and a number");
@@ -162,6 +162,59 @@ async fn on_a_cluster_entries_go_to_their_channels_masters_while_slots_move() {
         assert_eq!(came.get(name), Some(&(0..40).collect::<Vec<u64>>()), "{name}");
     }
     drop(takers);
+}
+
+#[tokio::test]
+async fn entries_that_wait_for_replicas_come_once_and_in_order_while_their_slot_is_on_its_way() {
+    let cluster = RedisCluster::start(Kind::default(), 3, true).await;
+    let observer = Gateway::start_with(watcher(&cluster.url())).await;
+    let waits = || {
+        let Options { config, .. } = taker("");
+        let config = format!("{config}[redis]\nwait_replicas = 1\n");
+        Options { config, redis: Some(cluster.url()), ..Options::default() }
+    };
+    let takers = [Gateway::start_with(waits()).await, Gateway::start_with(waits()).await];
+    // One whose slot moves, one beside it, and the stream elsewhere, so that only the channel is on its way.
+    let stream = cluster.owner_of_key("sluice:intake").await;
+    let from = (0..3).find(|&nth| nth != stream).expect("another");
+    let to = (0..3).find(|&nth| nth != stream && nth != from).expect("a third");
+    let names: [String; 2] = cluster.channels_of(from, "out").await;
+    let client = observer.subscribe(&[&names[0], &names[1]]).await;
+    let redis = &cluster.servers[stream];
+    let fill = async |numbers: std::ops::Range<u64>| {
+        let mut pipeline = redis::pipe();
+        for (number, channel) in numbers.flat_map(|number| names.iter().map(move |channel| (number, channel))) {
+            let data = format!("{channel} {number}");
+            let fields = ["channel", channel, "data", &data];
+            pipeline.cmd("XADD").arg("sluice:intake").arg("*").arg(&fields).ignore();
+        }
+        let () = pipeline.query_async(&mut redis.connection().await).await.expect("added");
+    };
+    fill(0..20).await;
+    client.wait_events(40).await;
+    let slot: u16 = redis.run(&["CLUSTER", "KEYSLOT", &format!("sluice:{}", names[0])]).await;
+    cluster.begin_to_move(slot, from, to).await;
+    // Its keys are all there still.
+    fill(20..40).await;
+    client.wait_events(80).await;
+    cluster.move_keys(slot, from, to).await;
+    fill(40..60).await;
+    // The one beside it goes on, and entries that are answered ASK wait.
+    client.wait_data(&format!("{} 59", names[1])).await;
+    let told = async || takers.iter().any(|one| one.process.stderr().contains("slot is on its way")).then_some(());
+    wait::until("a taker met the slot on its way", told).await;
+    assert_eq!(by_channel(&client)[&names[0]], (0..40).collect::<Vec<_>>());
+    assert_eq!(redis.run::<i64>(&["XLEN", "sluice:intake"]).await, 40, "none of the page is let go of");
+    cluster.end_move(slot, from, to).await;
+    fill(60..80).await;
+    client.wait_events(160).await;
+    let came = by_channel(&client);
+    for name in &names {
+        assert_eq!(came[name], (0..80).collect::<Vec<_>>(), "{name}");
+    }
+    let empty = async || (redis.run::<i64>(&["XLEN", "sluice:intake"]).await == 0).then_some(());
+    wait::until("what is settled is gone", empty).await;
+    assert!(client.read(|log| log.events.iter().all(|event| event.event != "gap")));
 }
 
 #[tokio::test]

@@ -68,11 +68,17 @@ impl Gateway {
 
     /// One with other files beside its settings file, which `make` puts into that directory.
     pub async fn start_beside(options: Options, make: impl FnOnce(&Path)) -> Self {
-        let directory = directory();
-        make(directory.path());
-        let gateway = Self::spawn_in(directory, options);
+        let gateway = Self::spawn_beside(options, make);
         gateway.wait_ready(wait::PATIENCE).await;
         gateway
+    }
+
+    /// The same without waiting.
+    #[must_use]
+    pub fn spawn_beside(options: Options, make: impl FnOnce(&Path)) -> Self {
+        let directory = directory();
+        make(directory.path());
+        Self::spawn_in(directory, options)
     }
 
     /// One that speaks TLS with a certificate of this authority. Its own requests do too, those to the admin port aside;

@@ -7,6 +7,7 @@ pub mod sentinel;
 use crate::{
     ports,
     process::{Process, directory},
+    tls::Authority,
     wait,
 };
 use redis::aio::MultiplexedConnection;
@@ -14,6 +15,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 use tempfile::TempDir;
 
@@ -38,12 +40,14 @@ pub struct Kind {
     pub with_bus: bool,
     /// Beside `redis://host:port`: user and password, with the `@`.
     pub credentials: String,
+    /// Whoever signed the certificates of all: TLS and nothing else, and a certificate of everybody.
+    pub tls: Option<Arc<Authority>>,
 }
 
 impl Default for Kind {
     fn default() -> Self {
         let server = "redis-server".into();
-        Self { server, durable: false, args: Vec::new(), with_bus: false, credentials: String::new() }
+        Self { server, durable: false, args: Vec::new(), with_bus: false, credentials: String::new(), tls: None }
     }
 }
 
@@ -85,6 +89,9 @@ impl Redis {
     pub fn spawn(kind: Kind, make: impl FnOnce(&Path)) -> Self {
         let address = if kind.with_bus { ports::free_with_bus() } else { ports::free() };
         let directory = directory();
+        if let Some(authority) = &kind.tls {
+            authority.write_both(directory.path());
+        }
         make(directory.path());
         let process = run(&directory, address, &kind);
         Self { process, address, kind, directory }
@@ -136,7 +143,8 @@ impl Redis {
 
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://{}{}", self.kind.credentials, self.address)
+        let scheme = if self.kind.tls.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://{}{}", self.kind.credentials, self.address)
     }
 
     /// # Panics
@@ -178,7 +186,7 @@ impl Redis {
     }
 
     pub async fn try_connection(&self) -> Option<MultiplexedConnection> {
-        let client = redis::Client::open(self.url()).ok()?;
+        let client = client(&self.url(), self.kind.tls.as_deref());
         let limit = Some(std::time::Duration::from_secs(1));
         let config = redis::AsyncConnectionConfig::new().set_connection_timeout(limit).set_response_timeout(limit);
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.ok()?;
@@ -192,9 +200,34 @@ impl Redis {
     }
 }
 
+/// Settings of servers and sentinels that speak TLS, and what they are in their directory.
+const TLS_FILES: [(&str, &str); 3] =
+    [("tls-cert-file", "server.crt"), ("tls-key-file", "server.key"), ("tls-ca-cert-file", "ca.crt")];
+
+/// One that has a certificate, where servers ask for it.
+fn client(url: &str, tls: Option<&Authority>) -> redis::Client {
+    let Some(authority) = tls else { return redis::Client::open(url).expect("a URL") };
+    let own = authority.client("a test");
+    let (client_cert, client_key) = (own.certificate.into_bytes(), own.key.into_bytes());
+    let certificates = redis::TlsCertificates {
+        client_tls: Some(redis::ClientTlsConfig { client_cert, client_key }),
+        root_cert: Some(authority.pem.clone().into_bytes()),
+    };
+    redis::Client::build_with_tls(url, certificates).expect("a URL")
+}
+
 fn run(directory: &TempDir, address: SocketAddr, kind: &Kind) -> Process {
     let mut command = Command::new(&kind.server);
-    command.args(["--port", &address.port().to_string(), "--bind", &address.ip().to_string(), "--save", ""]);
+    let port = address.port().to_string();
+    command.args(["--bind", &address.ip().to_string(), "--save", ""]);
+    if kind.tls.is_some() {
+        command.args(["--port", "0", "--tls-port", &port, "--tls-replication", "yes", "--tls-cluster", "yes"]);
+        for (setting, file) in TLS_FILES {
+            command.arg(format!("--{setting}")).arg(file);
+        }
+    } else {
+        command.args(["--port", &port]);
+    }
     command.args(["--appendonly", if kind.durable { "yes" } else { "no" }, "--appendfsync", "always"]);
     // A replica is served at once, and not after waiting for others.
     command.args(["--repl-diskless-sync-delay", "0"]);

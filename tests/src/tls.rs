@@ -85,6 +85,20 @@ impl Authority {
         self.signed(params)
     }
 
+    /// Puts into a directory what a server of this machine needs, and what its client `gateway` does.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn write_both(&self, directory: &Path) {
+        let (server, client) = (self.server(), self.client("gateway"));
+        let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).expect("written");
+        write("ca.crt", &self.pem);
+        write("server.crt", &server.certificate);
+        write("server.key", &server.key);
+        write("client.crt", &client.certificate);
+        write("client.key", &client.key);
+    }
+
     fn signed(&self, params: CertificateParams) -> Pair {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").pem();

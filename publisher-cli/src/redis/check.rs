@@ -9,7 +9,7 @@ use sluice_gateway::broker::redis::{
 };
 
 /// As the gateways' default; what a replica is sent is known to the gateways alone.
-const NEEDS: Needs = Needs { bytes_per_second: 0.0, max_event_bytes: 64 << 10 };
+const NEEDS: Needs = Needs { bytes_per_second: 0.0, max_event_bytes: 64 << 10, waits: false };
 
 /// Runs the command.
 ///

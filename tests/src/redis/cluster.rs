@@ -1,5 +1,7 @@
 //! A Redis Cluster of masters with a replica each, whose slots can be moved and whose masters can be lost.
 
+mod moving;
+
 use super::{Kind, Redis};
 use crate::{ports, wait};
 use futures_util::future::join_all;
@@ -179,6 +181,38 @@ impl RedisCluster {
         members.iter().filter(serves).map(|member| self.at(&member.address)).collect()
     }
 
+    /// The replica of a master, once the others have heard that it is one.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub async fn replica_of(&self, master: usize) -> usize {
+        let address = self.servers[master].address().to_string();
+        let known = async || {
+            let members = self.members().await;
+            let id = &members.iter().find(|member| member.address == address)?.id;
+            members.iter().find(|member| member.of == *id).map(|member| self.at(&member.address))
+        };
+        wait::until("the master has a replica", known).await
+    }
+
+    /// Names `<prefix><number>` of channels that this master has.
+    ///
+    /// # Panics
+    /// When nobody has a slot.
+    pub async fn channels_of<const COUNT: usize>(&self, master: usize, prefix: &str) -> [String; COUNT] {
+        let mut names = Vec::new();
+        for nth in 0.. {
+            let name = format!("{prefix}{nth}");
+            if self.master_of(&name).await == master {
+                names.push(name);
+            }
+            if names.len() == COUNT {
+                break;
+            }
+        }
+        names.try_into().expect("as many as were asked for")
+    }
+
     /// The master that has a channel, by the prefix `sluice:`.
     ///
     /// # Panics
@@ -269,43 +303,6 @@ impl RedisCluster {
             Some(self.at(&heir.address))
         };
         wait::until("a replica is promoted", promoted).await
-    }
-
-    /// Moves a slot with its keys, as `redis-cli --cluster reshard` does.
-    ///
-    /// # Panics
-    /// When a server refuses.
-    pub async fn move_slot(&self, slot: u16, from: usize, to: usize) {
-        let (source, target) = (&self.servers[from], &self.servers[to]);
-        let (number, ids) =
-            (slot.to_string(), [source, target].map(async |server| server.run(&["CLUSTER", "MYID"]).await));
-        let [source_id, target_id]: [String; 2] = {
-            let [a, b] = ids;
-            [a.await, b.await]
-        };
-        let _: String = target.run(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &source_id]).await;
-        let _: String = source.run(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &target_id]).await;
-        loop {
-            let keys: Vec<String> = source.run(&["CLUSTER", "GETKEYSINSLOT", &number, "10"]).await;
-            if keys.is_empty() {
-                break;
-            }
-            let (host, port) = (target.address().ip().to_string(), target.address().port().to_string());
-            let mut words = vec!["MIGRATE", &host, &port, "", "0", "5000", "KEYS"];
-            words.extend(keys.iter().map(String::as_str));
-            let mut command = redis::cmd(words[0]);
-            command.arg(&words[1..]);
-            // One that was away a moment ago takes none for two seconds.
-            let migrated = async || {
-                let mut connection = source.try_connection().await?;
-                command.query_async::<String>(&mut connection).await.ok()
-            };
-            wait::until("keys migrate", migrated).await;
-        }
-        // The others hear of it from these.
-        for server in [target, source] {
-            let _: String = server.run(&["CLUSTER", "SETSLOT", &number, "NODE", &target_id]).await;
-        }
     }
 
     /// How many subscriptions the servers count, by pub/sub channel: sharded ones and others.

@@ -1,9 +1,10 @@
 //! A master, its replicas, and three sentinels that watch over them.
 
-use super::{Kind, Redis};
+use super::{Kind, Redis, TLS_FILES, client};
 use crate::{
     ports,
     process::{Process, directory},
+    tls::Authority,
     wait,
 };
 use std::{net::SocketAddr, process::Command};
@@ -17,8 +18,8 @@ pub const MASTER: &str = "orders";
 pub struct Sentinels {
     pub servers: Vec<Redis>,
     pub sentinels: Vec<Sentinel>,
-    /// Of the servers, and of the sentinels themselves.
-    credentials: String,
+    /// Of the servers, and the sentinels' own credentials.
+    kind: Kind,
     own: String,
 }
 
@@ -30,13 +31,19 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    fn start(master: SocketAddr, lines: &str) -> Self {
+    fn start(master: SocketAddr, tls: Option<&Authority>, lines: &str) -> Self {
         let (directory, address) = (directory(), ports::free());
         // On a busy machine a hasty sentinel takes a master for lost that it has only just made one.
+        let port = if let Some(authority) = tls {
+            authority.write_both(directory.path());
+            let files: String = TLS_FILES.iter().map(|(setting, file)| format!("{setting} {file}\n")).collect();
+            format!("port 0\ntls-port {}\ntls-replication yes\n{files}", address.port())
+        } else {
+            format!("port {}\n", address.port())
+        };
         let config = format!(
-            "port {}\nbind 127.0.0.1\nsentinel monitor {MASTER} {} {} 2\n\
+            "{port}bind 127.0.0.1\nsentinel monitor {MASTER} {} {} 2\n\
              sentinel down-after-milliseconds {MASTER} 3000\nsentinel failover-timeout {MASTER} 3000\n{lines}",
-            address.port(),
             master.ip(),
             master.port(),
         );
@@ -62,14 +69,13 @@ impl Sentinels {
     /// # Panics
     /// When it does not come about.
     pub async fn start(kind: Kind, lines: &str) -> Self {
-        let credentials = kind.credentials.clone();
-        let servers = vec![Redis::start_as(kind.clone()).await, Redis::start_as(kind).await];
+        let servers = vec![Redis::start_as(kind.clone()).await, Redis::start_as(kind.clone()).await];
         follow(&servers[1], &servers[0]).await;
         let master = servers[0].address();
-        let sentinels = (0..3).map(|_| Sentinel::start(master, lines)).collect();
+        let sentinels = (0..3).map(|_| Sentinel::start(master, kind.tls.as_deref(), lines)).collect();
         let own = lines.lines().find_map(|line| line.strip_prefix("requirepass "));
         let own = own.map(|password| format!(":{password}@")).unwrap_or_default();
-        let all = Self { servers, sentinels, credentials, own };
+        let all = Self { servers, sentinels, kind, own };
         for sentinel in &all.sentinels {
             let knows = async || {
                 let fields = all.ask(sentinel.address, &["SENTINEL", "MASTER", MASTER]).await?;
@@ -82,18 +88,28 @@ impl Sentinels {
         all
     }
 
+    /// One more, that was cut off and hears of nothing: with these settings it is let in nowhere.
+    pub fn add_deaf(&mut self, lines: &str) {
+        self.sentinels.push(Sentinel::start(self.servers[0].address(), self.kind.tls.as_deref(), lines));
+    }
+
     async fn ask(&self, at: SocketAddr, words: &[&str]) -> Option<redis::Value> {
-        let client = redis::Client::open(format!("redis://{}{at}", self.own)).expect("a URL");
+        let tls = self.kind.tls.as_deref();
+        let client = client(&format!("{}://{}{at}", self.scheme(), self.own), tls);
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]).query_async(&mut connection).await.ok()
+    }
+
+    fn scheme(&self) -> &str {
+        if self.kind.tls.is_some() { "rediss" } else { "redis" }
     }
 
     /// The URL of the sentinels.
     #[must_use]
     pub fn url(&self) -> String {
         let places: Vec<_> = self.sentinels.iter().map(|sentinel| sentinel.address.to_string()).collect();
-        format!("redis+sentinel://{}{}/{MASTER}", self.credentials, places.join(","))
+        format!("{}+sentinel://{}{}/{MASTER}", self.scheme(), self.kind.credentials, places.join(","))
     }
 
     /// The master, as a number of `servers`, as most sentinels see it.

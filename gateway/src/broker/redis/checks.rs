@@ -31,6 +31,8 @@ pub struct Needs {
     /// Announcements to one replica.
     pub bytes_per_second: f64,
     pub max_event_bytes: usize,
+    /// It waits for replicas of Redis.
+    pub waits: bool,
 }
 
 /// Looks at one master.
@@ -56,7 +58,7 @@ pub async fn look(
     let mut findings = of_memory(&memory);
     findings.extend(of_persistence(&persistence, save.as_ref()));
     findings.extend(clients.as_ref().and_then(|found| of_buffers(found, needs)));
-    findings.extend(of_rights(connection, prefix, &facts).await?);
+    findings.extend(of_rights(connection, prefix, &facts, needs).await?);
     let before = now_ms();
     let (seconds, micros): (u64, u64) = cmd("TIME").query_async(connection).await?;
     findings.extend(of_clock(seconds * 1000 + micros / 1000, before, now_ms()));
@@ -172,6 +174,8 @@ const RIGHTS: &str = "\
     time|info|evalsha x 0|xinfo stream K|xadd K * a b|xtrim K maxlen 0|xrange K - +|xrevrange K + -|xdel K 1-0|expire K 9|\
     hget K a|hset K a b|hdel K a|hincrby K a 1|get K|set K a|del K|unlink K|zadd K 1 a|zrangebyscore K 0 1|\
     zremrangebyscore K 0 1|publish C x|subscribe C|unsubscribe C";
+/// Refused to wait, a gateway would take it that no replica has anything.
+const RIGHTS_TO_WAIT: &str = "|wait 0 0";
 const RIGHTS_ON_CLUSTERS: &str = "|cluster nodes|asking|spublish C x|ssubscribe C|sunsubscribe C";
 
 /// ARGV: rights, a key, a pub/sub channel. Answers the first words of those that the user lacks.
@@ -191,11 +195,14 @@ async fn of_rights(
     connection: &mut (impl ConnectionLike + Send),
     prefix: &str,
     facts: &Facts,
+    needs: Needs,
 ) -> RedisResult<Option<Finding>> {
     if !facts.has_functions() {
         return Ok(None);
     }
-    let rights = if facts.cluster { [RIGHTS, RIGHTS_ON_CLUSTERS].concat() } else { RIGHTS.to_owned() };
+    let beside = [(facts.cluster, RIGHTS_ON_CLUSTERS), (needs.waits, RIGHTS_TO_WAIT)];
+    let beside = beside.into_iter().filter_map(|(needed, rights)| needed.then_some(rights));
+    let rights: String = [RIGHTS].into_iter().chain(beside).collect();
     let mut ask = cmd("EVAL");
     // No key, so that every master of a cluster can be asked.
     ask.arg(LACKING).arg(0).arg(rights).arg(format!("{prefix}log:{{{prefix}check}}")).arg(format!("{prefix}check"));
@@ -224,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_is_as_it_should_be_is_no_finding() {
-        let needs = Needs { bytes_per_second: 1e6, max_event_bytes: 65536 };
+        let needs = Needs { bytes_per_second: 1e6, max_event_bytes: 65536, waits: false };
         assert!(of_memory("used_memory:5\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\n").is_empty());
         assert!(of_persistence("aof_enabled:1\r\n", Some(&String::new())).is_none());
         assert!(of_persistence("aof_enabled:0\r\n", Some(&"3600 1".to_owned())).is_none());
@@ -237,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_breaks_a_promise_is_found() {
-        let needs = Needs { bytes_per_second: 1e7, max_event_bytes: 65536 };
+        let needs = Needs { bytes_per_second: 1e7, max_event_bytes: 65536, waits: false };
         assert_eq!(
             kinds(of_memory("used_memory:95\nmaxmemory:100\nmaxmemory_policy:allkeys-lru\n")),
             ["eviction", "memory"]

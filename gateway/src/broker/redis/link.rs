@@ -227,6 +227,11 @@ impl Link {
             self.subscribe(&mut wire, vec![Wanted::Control]).await?;
         }
         self.tell_facts(&facts);
+        if self.wants.is_closed() {
+            // It was left while it was being connected to, and what was known of it forgotten before this was said.
+            shared.metrics.forget_redis(&self.server.name);
+            return Ok(());
+        }
         self.server.know(facts);
         self.was_up = true;
         shared.reach.link(&self.server.name, Ok(()));

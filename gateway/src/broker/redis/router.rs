@@ -167,8 +167,9 @@ impl Router {
         self.routing.send_replace(Arc::clone(&after));
         self.move_subscriptions(&before, &after);
         for gone in kept.into_values() {
-            self.shared.metrics.forget_redis(&gone.server.name);
+            // In this order: what its link says after it was left it takes back itself.
             gone.leave();
+            self.shared.metrics.forget_redis(&gone.server.name);
         }
     }
 

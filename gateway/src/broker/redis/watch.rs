@@ -41,8 +41,11 @@ pub(super) async fn run(calls: Calls, rules: String, every: Duration, mut stoppi
         }
         let all = calls.shared.announced_bytes.load(Ordering::Relaxed);
         let seconds = looked.elapsed().as_secs_f64().max(1.0);
-        let needs =
-            Needs { bytes_per_second: (all - bytes) as f64 / seconds, max_event_bytes: calls.shared.max_event_bytes };
+        let needs = Needs {
+            bytes_per_second: (all - bytes) as f64 / seconds,
+            max_event_bytes: calls.shared.max_event_bytes,
+            waits: calls.shared.wait.is_some(),
+        };
         (looked, bytes) = (Instant::now(), all);
         if look(&calls, needs, &mut told).await {
             last_look = Some(Instant::now());
