@@ -15,9 +15,9 @@ COPY Cargo.toml Cargo.lock ./
 COPY gateway/Cargo.toml gateway/
 COPY publisher-cli/Cargo.toml publisher-cli/
 COPY tests/Cargo.toml tests/
-RUN mkdir -p gateway/src gateway/benches publisher-cli/src tests/src tests/e2e tests/abuse \
+RUN mkdir -p gateway/src gateway/benches publisher-cli/src tests/src tests/e2e tests/abuse tests/rolling \
     && touch gateway/src/lib.rs gateway/benches/micro.rs publisher-cli/src/lib.rs tests/src/lib.rs \
-    && touch tests/e2e/main.rs tests/abuse/main.rs \
+    && touch tests/e2e/main.rs tests/abuse/main.rs tests/rolling/main.rs \
     && echo 'fn main() {}' > gateway/src/main.rs \
     && echo 'fn main() {}' > publisher-cli/src/main.rs \
     && cargo build --locked --release -p sluice-gateway -p sluice --bins

@@ -354,6 +354,10 @@ impl Metrics {
             metrics.jwks_fetches.with_label_values(&[result]);
             metrics.trace_exports.with_label_values(&[result]);
         }
+        // So that the first of them is seen as a rise from 0.
+        for kind in ["broker-unavailable", "overloaded", "too-many-requests"] {
+            metrics.problems.with_label_values(&[kind]);
+        }
         for source in ["http", "raw"] {
             metrics.published.with_label_values(&[source]);
         }
