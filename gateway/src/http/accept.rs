@@ -7,6 +7,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Connections that the kernel holds for us, bounded by `net.core.somaxconn`: a whole replica's clients may come at once.
 const BACKLOG: i32 = 65_535;
+/// How long those have who are about to connect when the end comes: more than a round trip between a proxy and us.
+const HANDSHAKE: Duration = Duration::from_millis(50);
 /// After the kernel had no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -62,7 +64,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
             }
         }
     }
-    take_the_last(listener, &app);
+    take_the_last(listener, &app).await;
 }
 
 fn take(app: &Arc<App>, stream: TcpStream, address: SocketAddr) {
@@ -71,8 +73,13 @@ fn take(app: &Arc<App>, stream: TcpStream, address: SocketAddr) {
     tokio::spawn(connection::serve(Arc::clone(app), stream, address, seat));
 }
 
-/// Serves who is in the backlog already: the kernel would reset them with the listener, requests and all.
-fn take_the_last(listener: TcpListener, app: &Arc<App>) {
+/// Serves who is in the backlog already: the kernel would reset them with the listener, requests and all. Whoever comes
+/// meanwhile is not answered, and asks again in a second, when nobody is here.
+async fn take_the_last(listener: TcpListener, app: &Arc<App>) {
+    if let Err(error) = turn_away(&listener) {
+        tracing::debug!(%error, "connections that come at the very end may be reset");
+    }
+    tokio::time::sleep(HANDSHAKE).await;
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, address)) = listener.accept() {
         if stream.set_nonblocking(true).is_ok()
@@ -81,6 +88,29 @@ fn take_the_last(listener: TcpListener, app: &Arc<App>) {
             take(app, stream, address);
         }
     }
+}
+
+/// Has the kernel drop whatever would begin a connection: a packet whose TCP header, the 14th byte of it, says SYN.
+#[cfg(target_os = "linux")]
+fn turn_away(listener: &TcpListener) -> io::Result<()> {
+    use socket2::{SockFilter, SockRef};
+    /// Instructions of the kernel's packet filter (`linux/filter.h`).
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_BITS: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(JUMP_IF_BITS, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+#[cfg(not(target_os = "linux"))]
+fn turn_away(_listener: &TcpListener) -> io::Result<()> {
+    Ok(())
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
