@@ -51,8 +51,8 @@ REFUSED = {
     "{ signingKey: { issuer: x }, config: { auth: { open: true } } }": "signingKey.issuer",
     "tls: { clientCaSecret: { name: x } }": "there is no TLS",
     # Pods and their number.
-    "terminationGracePeriodSeconds: 44": "a replica needs 45",
-    "{ terminationGracePeriodSeconds: 49, config: { drain: { delay: 0s, window: 35s } } }": "a replica needs 50",
+    "terminationGracePeriodSeconds: 49": "a replica needs 50",
+    "{ terminationGracePeriodSeconds: 54, config: { drain: { delay: 0s, window: 35s } } }": "a replica needs 55",
     "resources: { limits: { memory: 1Gi } }": "may take 1117Mi by its configuration",
     "resources: { limits: { memory: 1170000000 } }": "may take 1117Mi by its configuration",
     "config: { limits: { connections: 105000 } }": "may take 1537Mi by its configuration",
