@@ -329,7 +329,7 @@ async fn every_request_that_is_named_exists_and_every_method_is_named() {
 #[test]
 fn every_test_that_is_named_exists() {
     let mut code = source("");
-    for folder in ["gateway/tests", "publisher-cli/src", "tests/e2e", "tests/abuse"] {
+    for folder in ["gateway/tests", "publisher-cli/src", "tests/e2e", "tests/abuse", "tests/rolling"] {
         code.push_str(&source(&root().join(folder).display().to_string()));
     }
     let page = document("docs/testing.md");
