@@ -137,6 +137,31 @@ async fn the_documented_user_on_a_cluster() {
 }
 
 #[tokio::test]
+async fn a_user_that_may_not_subscribe_on_a_cluster_makes_no_replica_ready() {
+    let cluster = RedisCluster::start(Kind::default(), 3, false).await;
+    let rights = rights();
+    let missing = rights.replace(" +ssubscribe", "");
+    assert_ne!(rights, missing);
+    let allow = async |rights: &str| {
+        for server in &cluster.servers {
+            let words: Vec<_> = ["ACL", "SETUSER"].into_iter().chain(rights.split(' ').skip(1)).collect();
+            let () = server.run(&words).await;
+        }
+    };
+    allow(&missing).await;
+    let url = cluster.url().replace("redis+cluster://", "redis+cluster://sluice:secret@");
+    let gateway = Gateway::spawn(Options { redis: Some(url), ..Options::default() });
+    wait::until("it says why", async || {
+        let answer = gateway.admin.try_send("GET", "/readyz", &[], "").await.ok()?;
+        (answer.status == 503 && answer.text().contains("may not SSUBSCRIBE")).then_some(())
+    })
+    .await;
+    allow(&rights).await;
+    gateway.wait_ready(wait::PATIENCE).await;
+    works(&gateway).await;
+}
+
+#[tokio::test]
 async fn sentinels_with_a_password_of_their_own() {
     let all = Sentinels::start(Kind::default(), "requirepass watchword\nsentinel sentinel-pass watchword\n").await;
     let places: Vec<_> = all.sentinels.iter().map(|one| format!("\"redis://{}\"", one.address)).collect();

@@ -217,6 +217,7 @@ impl Link {
         let identity = identity(&mut connection).await?;
         connection.subscribe(&[shared.names.probe(&shared.replica)]).await?;
         probe(&shared, &mut connection, &signals).await?;
+        may_subscribe(&shared, &mut connection, facts.announce()).await?;
         while let Ok(want) = self.wants.try_recv() {
             self.note(want);
         }
@@ -473,6 +474,21 @@ async fn identity(connection: &mut MultiplexedConnection) -> RedisResult<(String
 }
 
 /// Sends a message to ourselves and waits until it has come back through the subscription.
+/// The probe comes by plain pub/sub, for which a sharded one proves nothing; that a user may have it can be asked.
+async fn may_subscribe(shared: &Shared, connection: &mut MultiplexedConnection, announce: Announce) -> RedisResult<()> {
+    if announce == Announce::Classic {
+        return Ok(());
+    }
+    let ask = "return redis.acl_check_cmd('SSUBSCRIBE', ARGV[1])";
+    let may: Option<bool> =
+        cmd("EVAL").arg(ask).arg(0).arg(shared.names.probe(&shared.replica)).query_async(connection).await?;
+    if may == Some(true) {
+        return Ok(());
+    }
+    Err((redis::ErrorKind::Client, "NOPERM this user may not SSUBSCRIBE", "see docs/redis.md, Rights".to_owned())
+        .into())
+}
+
 async fn probe(shared: &Shared, connection: &mut MultiplexedConnection, signals: &Signals) -> RedisResult<()> {
     let probe = shared.names.probe(&shared.replica);
     let _: Value = cmd("PUBLISH").arg(probe).arg("probe").query_async(connection).await?;
