@@ -87,6 +87,12 @@ impl App {
         }
     }
 
+    /// Why the broker cannot be reached, if that has been so for longer than is waited for.
+    fn broker_away(&self) -> Option<String> {
+        let away = self.hub.reachable().err()?;
+        (!away.was_reached || away.since.elapsed() >= self.config.redis.grace).then_some(away.why)
+    }
+
     /// Connections that have sent no whole request yet, those aside that only may send another.
     #[must_use]
     pub fn unfinished(&self) -> usize {

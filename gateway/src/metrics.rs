@@ -332,9 +332,18 @@ impl Metrics {
         for reason in ["address", "subject", "channel", "memory"] {
             metrics.publish_refused.with_label_values(&[reason]);
         }
-        for reason in
-            ["connections", "channels", "draining", "accept", "pending", "replays", "address", "subject", "rate"]
-        {
+        for reason in [
+            "connections",
+            "channels",
+            "draining",
+            "broker",
+            "accept",
+            "pending",
+            "replays",
+            "address",
+            "subject",
+            "rate",
+        ] {
             metrics.refused.with_label_values(&[reason]);
         }
         for reason in ["missing", "invalid", "expired", "denied", "forbidden", "origin", "keys", "certificate"] {

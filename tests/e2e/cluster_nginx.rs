@@ -1,8 +1,16 @@
 //! The nginx configuration that operators are given.
 
 use sluice_tests::{
-    browser::Browser, client::Client, cluster::Cluster, curl::Curl, gateway::Gateway, nginx::Nginx, process::directory,
-    redis::Redis, tls::Authority, wait,
+    browser::Browser,
+    client::Client,
+    cluster::Cluster,
+    curl::Curl,
+    gateway::{Gateway, Options},
+    nginx::Nginx,
+    process::directory,
+    redis::Redis,
+    tls::Authority,
+    wait,
 };
 use std::time::Duration;
 
@@ -73,8 +81,51 @@ async fn clients_survive_that_no_replica_is_there_at_all() {
         assert!(!log.gave_up, "EventSource gives up for ever on any status but 200: {:?}", log.heads);
         assert_eq!(log.head().header("content-type").as_deref(), Some("text/event-stream"));
     });
-    let post = cluster.nginx.http.post("/channels/a/events", "x").await;
-    assert!(matches!(post.status, 502..=504), "publishers are told the truth: {}", post.status);
+    // Whoever is no EventSource is told the truth.
+    let http = &cluster.nginx.http;
+    let key = [("idempotency-key", "mine")];
+    for path in ["/channels/a/events", "/events"] {
+        for headers in [&[][..], &key] {
+            let post = http.send("POST", path, headers, r#"{"channel":"a","data":"x"}"#).await;
+            assert!(matches!(post.status, 502..=504), "{path}: {} {}", post.status, post.text());
+        }
+    }
+    for accept in ["application/json", "application/x-ndjson", "*/*"] {
+        let answer = http.send("GET", "/events?channel=a", &[("accept", accept)], "").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (502, "2"), "{accept}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_replica_without_redis_is_passed_over_by_streams_and_by_publishers_with_keys() {
+    let redis = Redis::start().await;
+    let lost = Gateway::spawn(Options {
+        redis: Some(format!("redis://{}", sluice_tests::ports::free())),
+        ..Options::default()
+    });
+    let well = Gateway::start_with(Options { redis: Some(redis.url()), ..Options::default() }).await;
+    wait::until("it serves", async || lost.admin.try_send("GET", "/livez", &[], "").await.ok()).await;
+    let nginx = Nginx::start(&[lost.address, well.address]).await;
+    // Both take what has no key, in turn; one cannot.
+    let mut keyed = Vec::new();
+    for number in 0..10 {
+        let key = format!("k{number}");
+        let headers = [("idempotency-key", key.as_str())];
+        keyed.push(nginx.http.send("POST", "/channels/a/events", &headers, "x").await.status);
+        keyed.push(nginx.http.send("POST", "/events", &headers, r#"{"channel":"a","data":"x"}"#).await.status);
+    }
+    assert_eq!(keyed, [200; 20]);
+    for accept in ["text/event-stream", "application/x-ndjson"] {
+        for _ in 0..10 {
+            let request = sluice_tests::client::Request::new(nginx.address, "/events?channel=a&since=earliest");
+            let client = Client::once(request.header("Accept", accept).keeping_body()).await;
+            client.wait("events", |log| log.text().contains('x')).await;
+        }
+    }
+    assert!(lost.metric("sse_refused_total", &["broker"]).await > 0.0, "it was asked");
+    // Asked without a proxy that can go on, it lets clients in to wait.
+    let waiting = lost.subscribe(&["a"]).await;
+    waiting.read(|log| assert_eq!((log.head().status, log.ends.len()), (200, 0)));
 }
 
 #[tokio::test]
@@ -133,8 +184,8 @@ async fn its_limits_send_an_event_source_away_to_come_back() {
         ("#limit_conn streams 100;", "limit_conn streams 2;"),
         ("#limit_conn_status 502;", "limit_conn_status 502;"),
         (
-            "#limit_req_zone $binary_remote_addr zone=publishing:10m rate=100r/s;",
-            "limit_req_zone $binary_remote_addr zone=publishing:10m rate=1r/m;",
+            "#limit_req_zone $publisher zone=publishing:10m rate=100r/s;",
+            "limit_req_zone $publisher zone=publishing:10m rate=1r/m;",
         ),
         ("#limit_req zone=publishing burst=100 nodelay;", "limit_req zone=publishing burst=2 nodelay;"),
         ("#limit_req_status 429;", "limit_req_status 429;"),
@@ -148,10 +199,15 @@ async fn its_limits_send_an_event_source_away_to_come_back() {
         assert_eq!((log.head().status, log.retry_ms.is_some()), (200, true), "{:?}", log.heads);
     });
     let mut statuses = Vec::new();
-    for _ in 0..4 {
-        statuses.push(nginx.http.post("/channels/a/events", "x").await.status);
+    let keyed = [("idempotency-key", "mine")];
+    for (path, headers) in
+        [("/channels/a/events", &keyed[..]), ("/events", &[]), ("/channels/a/events", &[]), ("/events", &keyed)]
+    {
+        let body = if path == "/events" { r#"{"channel":"a","data":"x"}"# } else { "x" };
+        statuses.push(nginx.http.send("POST", path, headers, body).await.status);
     }
-    assert_eq!(statuses, [200, 200, 200, 429]);
+    assert_eq!(statuses, [200, 200, 200, 429], "whichever way it is published");
+    assert_eq!(nginx.http.get("/channels/a").await.status, 200, "and nothing else is counted");
 }
 
 #[tokio::test]

@@ -128,12 +128,7 @@ fn not_ready(app: &App) -> Vec<String> {
     if !app.auth.is_open() && !app.auth.denied().is_known() {
         reasons.push("the list of denied tokens has not been read yet".to_owned());
     }
-    if let Err(away) = app.hub.reachable() {
-        let grace = app.config.redis.grace;
-        if !away.was_reached || away.since.elapsed() >= grace {
-            reasons.push(format!("the broker cannot be reached: {}", away.why));
-        }
-    }
+    reasons.extend(app.broker_away().map(|why| format!("the broker cannot be reached: {why}")));
     reasons
 }
 

@@ -71,6 +71,13 @@ pub(super) async fn stream(
     if let Err(problem) = rates::connect(app, caller) {
         return come_back(app, request.headers(), problem);
     }
+    // Whoever cannot go elsewhere is let in, and begins when the broker is back.
+    if negotiate::refuse_with(request.headers()).is_some()
+        && let Some(why) = app.broker_away()
+    {
+        app.metrics.refused.with_label_values(&["broker"]).inc();
+        return come_back(app, request.headers(), Problem::broker_unavailable(why));
+    }
     let guest = Guest { address: caller.address, subject: caller.identity.subject.clone() };
     let permit = match app.hub.admit(guest, wanted.channels.iter().map(|(channel, _)| channel)) {
         Ok(permit) => permit,
