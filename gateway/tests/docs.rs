@@ -26,7 +26,8 @@ const OTHER_ATTRIBUTES: [&str; 1] = ["http.route"];
 
 /// Variables that begin as the gateway's do and are no settings of it: the command line client's, the tests', and the
 /// file's path.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 8] = [
+    "SLUICE_BUILD_DIR",
     "SLUICE_URL",
     "SLUICE_TOKEN",
     "SLUICE_SEED",

@@ -243,3 +243,59 @@ async fn a_promoted_replica_that_lacks_the_last_entries_is_one_gap_for_whoever_c
     assert_saw("stood before", &stood_before_the_lost, "b", 11..=20, 0);
     assert_saw("stood before", &had_seen_the_lost, "b", 11..=20, 0);
 }
+
+#[tokio::test]
+async fn replicas_that_came_to_a_channel_while_its_end_was_being_lost_find_the_same_fork() {
+    let (mut old, new) = (Redis::start_durable().await, Redis::start_durable().await);
+    let (replication, link) = (Proxy::start(old.address()).await, Proxy::start(old.address()).await);
+    let address = replication.address;
+    let _: String = new.run(&["REPLICAOF", &address.ip().to_string(), &address.port().to_string()]).await;
+    let url = Some(format!("redis://{}", link.address));
+    let options = Options { config: CONFIG.to_owned(), redis: url, ..Options::default() };
+    let gateways = [Gateway::spawn(options.clone()), Gateway::spawn(options.clone()), Gateway::spawn(options)];
+    ready(&gateways).await;
+    let [knows, comes_late, comes_before] = &gateways;
+
+    let there = knows.subscribe(&["a"]).await;
+    publish(knows, "a", 1..=100).await;
+    wait_for(&there, "a", 100, 0).await;
+    let hundredth = there.read(|log| log.last_event_id.clone());
+    // It knows the last entry that is not lost, and nothing before it.
+    let just_before = comes_before.subscribe(&["a"]).await;
+    let copied = async || {
+        let length: i64 = new.run(&["XLEN", "sluice:log:{sluice:a}"]).await;
+        (length == 100).then_some(())
+    };
+    wait::until("everything is on the replica", copied).await;
+    replication.refuse(true);
+    publish(knows, "a", 101..=102).await;
+    // It knows nothing but what is lost.
+    let moved = resume(comes_late, &["a"], &hundredth).await;
+    wait_for(&moved, "a", 102, 0).await;
+    let joined = comes_late.subscribe(&["a"]).await;
+    publish(knows, "a", 103..=103).await;
+    for client in [&there, &just_before, &moved, &joined] {
+        wait_for(client, "a", 103, 0).await;
+    }
+
+    let _: String = new.run(&["REPLICAOF", "NO", "ONE"]).await;
+    link.switch(new.address());
+    old.kill();
+    let flows = async || (comes_late.http.post("/channels/c/events", "x").await.status == 200).then_some(());
+    wait::until("publishing goes on", flows).await;
+    publish(comes_late, "a", 104..=110).await;
+    for client in [&there, &just_before, &moved, &joined] {
+        wait_for(client, "a", 110, 1).await;
+    }
+    // Another fork would be another gap, and come before this.
+    publish(comes_before, "a", 111..=120).await;
+    for client in [&there, &just_before, &moved, &joined] {
+        wait_for(client, "a", 120, 1).await;
+    }
+    assert_saw("there all the time", &there, "a", 1..=120, 1);
+    assert_saw("came just before", &just_before, "a", 101..=120, 1);
+    assert_saw("moved", &moved, "a", 101..=120, 1);
+    assert_saw("joined", &joined, "a", 103..=120, 1);
+    let log: Vec<redis::Value> = new.run(&["XRANGE", "sluice:log:{sluice:a}", "-", "+"]).await;
+    assert_eq!(log.iter().filter(|entry| format!("{entry:?}").contains("fork")).count(), 1, "it is written down once");
+}

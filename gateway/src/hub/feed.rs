@@ -392,7 +392,12 @@ impl Feed {
     /// The log is another one than what was passed on: goes back to the last position that both have, or to before the
     /// first entry of the new one, and answers it. The gap comes by the log itself, once the fork is written down there.
     fn fork(&mut self, page: &Page) -> Position {
-        let common = page.entries.iter().rev().find(|entry| self.tail.iter().any(|frame| frame.at() == Some(entry.at)));
+        let is_known = |at| at == self.base || self.tail.iter().any(|frame| frame.at() == Some(at));
+        // Where all that this replica knows was lost: what was there before that. Another replica may know it as its own, and
+        // both have to write down the same place.
+        let is_older = |at: Position| at.seq < self.base.seq && at.micros < self.base.micros;
+        let entries = || page.entries.iter().rev();
+        let common = entries().find(|entry| is_known(entry.at)).or_else(|| entries().find(|entry| is_older(entry.at)));
         self.last = match (common, page.entries.first()) {
             (Some(entry), _) => entry.at,
             (None, Some(first)) => Position::new(first.prev, first.at.seq.saturating_sub(1)),
