@@ -16,6 +16,9 @@ const CONFIG: &str = "[stream]\nretry_min = \"50ms\"\nretry_max = \"200ms\"\n[re
 /// What a first look at another history takes before it is believed, and written down.
 const SETTLED: Duration = Duration::from_secs(15);
 
+/// What the looks at it take, at least.
+const LOOKS: Duration = Duration::from_secs(4);
+
 /// The numbers that came of a channel, in their order, and how many gaps were told of it.
 fn saw(log: &Log, channel: &str) -> (Vec<u64>, usize) {
     let numbers = log.data().filter_map(|data| number(channel, data)).collect();
@@ -298,4 +301,33 @@ async fn replicas_that_came_to_a_channel_while_its_end_was_being_lost_find_the_s
     assert_saw("joined", &joined, "a", 103..=120, 1);
     let log: Vec<redis::Value> = new.run(&["XRANGE", "sluice:log:{sluice:a}", "-", "+"]).await;
     assert_eq!(log.iter().filter(|entry| format!("{entry:?}").contains("fork")).count(), 1, "it is written down once");
+}
+
+#[tokio::test]
+async fn whose_place_was_lost_is_told_though_no_connection_of_theirs_lasts() {
+    let cluster = Cluster::start(Redis::start().await, 1, CONFIG).await;
+    let gateway = &cluster.gateways[0];
+    let live = gateway.subscribe(&["a"]).await;
+    publish(gateway, "a", 1..=5).await;
+    wait_for(&live, "a", 5, 0).await;
+    let lost = live.read(|log| log.last_event_id.clone());
+    drop(live);
+    // Nobody is there to see that the history is replaced by another.
+    gateway.wait_metric("sse_connections_active", &[], 0.0).await;
+    let _: i64 = cluster.redis.run(&["DEL", "sluice:log:{sluice:a}"]).await;
+    publish(gateway, "a", 6..=10).await;
+    // It takes a while to be sure that the place is lost, and longer than a connection may last.
+    let brief = resume(gateway, &["a"], &lost).await;
+    brief.wait("it is let in", |log| log.retry_ms.is_some()).await;
+    drop(brief);
+    for _ in 0..2 {
+        let patient = resume(gateway, &["a"], &lost).await;
+        wait_for(&patient, "a", 10, 1).await;
+    }
+    // It is remembered for whoever stands there too.
+    let began = std::time::Instant::now();
+    let again = resume(gateway, &["a"], &lost).await;
+    wait_for(&again, "a", 10, 1).await;
+    assert!(began.elapsed() < LOOKS, "after {:?}", began.elapsed());
+    assert_saw("again", &again, "a", 6..=10, 1);
 }

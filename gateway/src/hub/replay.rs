@@ -129,6 +129,15 @@ struct Channels {
     doubted: Vec<(usize, Position)>,
 }
 
+/// Those whom a page did not serve.
+#[derive(Default)]
+struct Unsettled {
+    /// Some were set aside, and nobody was before.
+    is_first: bool,
+    /// Nobody need look again.
+    of_another_line: doubt::Doubted,
+}
+
 /// See the module's documentation.
 pub(crate) struct Replayer {
     broker: Arc<dyn Broker>,
@@ -138,6 +147,7 @@ pub(crate) struct Replayer {
     budget: Budget,
     page: PageSize,
     channels: Mutex<HashMap<Channel, Channels>>,
+    verdicts: doubt::Verdicts,
     /// Where a feed's top is asked for: told of channels whose history turned out to be another one.
     joins: mpsc::UnboundedSender<Channel>,
     runtime: tokio::runtime::Handle,
@@ -156,7 +166,8 @@ impl Replayer {
         let event_bytes = limits.event_bytes.get();
         let page = PageSize::of(event_bytes);
         let budget = Budget::new(limits.replay_bytes.get(), page, event_bytes, Arc::clone(&metrics));
-        Self { broker, queues, metrics, permits, budget, page, channels: Mutex::default(), joins, runtime }
+        let (channels, verdicts) = (Mutex::default(), doubt::Verdicts::default());
+        Self { broker, queues, metrics, permits, budget, page, channels, verdicts, joins, runtime }
     }
 
     fn channels(&self) -> MutexGuard<'_, HashMap<Channel, Channels>> {
@@ -218,9 +229,14 @@ impl Replayer {
                 after
             };
             let kept = Arc::new(self.read(&channel, earliest).await);
-            if self.settle(&channel, earliest, &kept) {
+            let unsettled = self.settle(&channel, earliest, &kept);
+            if unsettled.is_first {
                 let (this, channel) = (Arc::clone(&self), channel.clone());
                 self.runtime.spawn(async move { this.look_again(channel).await });
+            }
+            if !unsettled.of_another_line.is_empty() {
+                let (this, channel) = (Arc::clone(&self), channel.clone());
+                self.runtime.spawn(async move { this.cross_over(&channel, unsettled.of_another_line).await });
             }
         }
         // What was kept serves the rest of the storm, and then goes.
@@ -267,10 +283,12 @@ impl Replayer {
 
     /// Answers everyone whom this page serves, and `asked`, whose page it is, in any case; unless the page looks like
     /// another history's to it: then whoever stands there is set aside, so that nobody else waits for what becomes of
-    /// it. Answers whether they are the first to be.
-    fn settle(&self, channel: &Channel, asked: Position, kept: &Arc<Kept>) -> bool {
+    /// it.
+    fn settle(&self, channel: &Channel, asked: Position, kept: &Arc<Kept>) -> Unsettled {
         let mut channels = self.channels();
-        let Some(state) = channels.get_mut(channel) else { return false };
+        let mut unsettled = Unsettled::default();
+        let Some(state) = channels.get_mut(channel) else { return unsettled };
+        let is_known = self.verdicts.is_of_another_line(channel, asked);
         let mut doubted = Vec::new();
         state.waiting.retain(|&(shard, after)| {
             let outcome =
@@ -278,6 +296,10 @@ impl Replayer {
             match outcome {
                 Some((start, gap)) => {
                     self.answer(shard, channel, after, kept, start, gap);
+                    false
+                }
+                None if after == asked && is_known => {
+                    unsettled.of_another_line.entry(after).or_default().push(shard);
                     false
                 }
                 None if after == asked => {
@@ -292,12 +314,14 @@ impl Replayer {
         }
         state.kept.retain(|old| old.read.elapsed() < KEEP);
         if doubted.is_empty() {
-            state.kept.push_back(Arc::clone(kept));
-            return false;
+            if unsettled.of_another_line.is_empty() {
+                state.kept.push_back(Arc::clone(kept));
+            }
+            return unsettled;
         }
-        let first = state.doubted.is_empty();
+        unsettled.is_first = state.doubted.is_empty();
         state.doubted.extend(doubted);
-        first
+        unsettled
     }
 
     /// Memory is wanted: lets go of pages that nobody reads, and has the shards take those away that wait for a client

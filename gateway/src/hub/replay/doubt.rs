@@ -10,7 +10,11 @@ use crate::{
     position::Position,
     sse::frame::GapReason,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 /// Between two looks where the first one looked like another history.
 const DOUBT: Duration = Duration::from_secs(1);
@@ -19,8 +23,40 @@ const FEED_LOOKS: Duration = Duration::from_secs(3);
 /// How many of the newest entries are searched for that.
 const FORK_SEARCH: usize = 1000;
 
+/// How long it is remembered what was found, for clients that were gone before, and come back with the same place.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// Of how many places, as they can be made up.
+const MOST_REMEMBERED: usize = 4096;
+
 /// Shards that wait, by the position that they wait for.
-type Doubted = BTreeMap<Position, Vec<usize>>;
+pub(super) type Doubted = BTreeMap<Position, Vec<usize>>;
+
+/// Places that were found to be in no history, for good.
+#[derive(Default)]
+pub(super) struct Verdicts(Mutex<HashMap<(Channel, Position), Instant>>);
+
+impl Verdicts {
+    fn places(&self) -> MutexGuard<'_, HashMap<(Channel, Position), Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_of_another_line(&self, channel: &Channel, place: Position) -> bool {
+        let found = self.places().get(&(channel.clone(), place)).copied();
+        found.is_some_and(|found| found.elapsed() < REMEMBERED)
+    }
+
+    fn remember(&self, channel: &Channel, place: Position) {
+        let mut places = self.places();
+        if places.len() >= MOST_REMEMBERED {
+            places.retain(|_, found| found.elapsed() < REMEMBERED);
+        }
+        if places.len() >= MOST_REMEMBERED {
+            // Whoever is forgotten waits once more.
+            places.clear();
+        }
+        places.insert((channel.clone(), place), Instant::now());
+    }
+}
 
 impl Replayer {
     /// Settles those who were in doubt about `channel` when the second look was due.
@@ -51,9 +87,17 @@ impl Replayer {
             return;
         }
         tokio::time::sleep(FEED_LOOKS).await;
-        let forks = self.forks(&channel).await;
-        for (after, shards) in other_line {
-            while let Err(error) = self.go_on(&channel, after, &shards, &forks).await {
+        for &after in other_line.keys() {
+            self.verdicts.remember(&channel, after);
+        }
+        self.cross_over(&channel, other_line).await;
+    }
+
+    /// Has those who stood on another line go on with the one that there is.
+    pub(super) async fn cross_over(&self, channel: &Channel, of_another_line: Doubted) {
+        let forks = self.forks(channel).await;
+        for (after, shards) in of_another_line {
+            while let Err(error) = self.go_on(channel, after, &shards, &forks).await {
                 tracing::debug!(%channel, %error, "history cannot be read yet");
                 tokio::time::sleep(RETRY).await;
             }
