@@ -3,6 +3,7 @@
 use crate::topology_outbox::{by_channel, taker, watcher};
 use sluice_tests::{
     gateway::{Gateway, Options},
+    proxy::{Cut, Proxy},
     redis::{Kind, Redis, cluster::RedisCluster, sentinel::part},
     wait,
 };
@@ -164,4 +165,22 @@ async fn an_entry_is_told_of_and_let_go_of_once_a_replica_has_it() {
     wait_empty(&cluster.servers[stream]).await;
     assert_eq!(by_channel(&client)[&channel], (0..20).collect::<Vec<_>>());
     assert!(client.read(|log| log.events.iter().all(|event| event.event != "gap")));
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_reach_the_stream_does_not_say_that_it_takes_it_in() {
+    let redis = Redis::start().await;
+    let link = Proxy::start(redis.address()).await;
+    let gateway = Gateway::start_with(taker(&format!("redis://{}", link.address))).await;
+    gateway.wait_metric("sse_intake_held", &[STREAM], 1.0).await;
+    link.refuse(true);
+    link.cut_all(Cut::Close);
+    gateway.wait_metric("sse_intake_held", &[STREAM], 0.0).await;
+    link.refuse(false);
+    gateway.wait_metric("sse_intake_held", &[STREAM], 1.0).await;
+    // Nor one for which something else stands in the stream's place.
+    let () = redis.run(&["DEL", "sluice:intake"]).await;
+    let () = redis.run(&["SET", "sluice:intake", "x"]).await;
+    gateway.wait_metric("sse_intake_held", &[STREAM], 0.0).await;
+    assert!(gateway.process.stderr().contains("the lease has run out"), "{}", gateway.process.stderr());
 }

@@ -26,7 +26,11 @@ pub(super) use entry::Entry;
 use entry::Rejected;
 use futures_util::future::join_all;
 use redis::{Pipeline, Value, aio::ConnectionLike};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 /// How long a lease holds: so long nobody takes entries in after the holder was killed.
@@ -74,6 +78,8 @@ struct Intake {
 #[derive(Default)]
 struct State {
     holds: bool,
+    /// When the lease was last taken or kept.
+    leased: Option<Instant>,
     /// Everything up to this id is settled, and not deleted yet.
     settled: Option<String>,
     /// Looks in a row that found nothing.
@@ -114,15 +120,19 @@ impl Intake {
             Ok(page) => page,
             Err(error) => {
                 self.complain(state, &error);
+                if state.leased.is_none_or(|leased| leased.elapsed() >= LEASE) {
+                    self.hold(state, false, "nobody here takes in: the lease has run out");
+                }
                 return AGAIN_AFTER;
             }
         };
         state.settled = None;
         let Some(entries) = page else {
-            self.hold(state, false);
+            self.hold(state, false, "another replica takes in");
             return ASK_EVERY.mul_f64(0.5 + fastrand::f64() / 2.0);
         };
-        self.hold(state, true);
+        self.hold(state, true, "this replica takes in");
+        state.leased = Some(Instant::now());
         if entries.is_empty() {
             state.empty = state.empty.saturating_add(1);
             state.complained = false;
@@ -144,11 +154,10 @@ impl Intake {
         }
     }
 
-    fn hold(&self, state: &mut State, holds: bool) {
+    fn hold(&self, state: &mut State, holds: bool, told: &str) {
         if std::mem::replace(&mut state.holds, holds) != holds {
-            let (stream, held) =
-                (&self.stream, if holds { "this replica takes in" } else { "another replica takes in" });
-            tracing::info!(%stream, "{held}");
+            let stream = &self.stream;
+            tracing::info!(%stream, "{told}");
         }
         self.calls.shared.metrics.intake_held.with_label_values(&[&self.stream]).set(i64::from(holds));
     }
