@@ -37,6 +37,7 @@ REFUSED = {
     "{ redis: { passwordSecret: { name: x } }, config: { redis: { url: 'redis://r', password_file: /pw } } }": "config.redis.password_file is set",
     # Redis.
     "{ trialRedis: { enabled: true }, config: { redis: { url: 'redis://r' } } }": "trialRedis.enabled is true",
+    "config: { redis: { wait_replicas: 1 } }": "the trial Redis has no replica",
     "trialRedis: { enabled: false }": "several replicas without a Redis",
     "{ trialRedis: { enabled: false }, replicaCount: 1, autoscaling: { enabled: true } }": "several replicas without a Redis",
     "config: { redis: { url: 'redis://r', cluster: ['redis://c'] } }": "name a Redis each",

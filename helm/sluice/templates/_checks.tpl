@@ -62,6 +62,9 @@
 {{- if and $own $trial }}
 - trialRedis.enabled is true, and {{ join " and " $ways }} names another Redis: leave one of them out
 {{- end }}
+{{- if and $trial $redis.wait_replicas }}
+- config.redis.wait_replicas is {{ int $redis.wait_replicas }}, and the trial Redis has no replica, so publishing would be answered 503: name a Redis with replicas, or leave it out
+{{- end }}
 {{- if and (not $own) (not $trial) }}
 {{- if or (gt (int .Values.replicaCount) 1) .Values.autoscaling.enabled }}
 - several replicas without a Redis would each have events of their own: name one in config.redis, or set replicaCount to 1 and autoscaling.enabled to false
