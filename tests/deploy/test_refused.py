@@ -55,17 +55,32 @@ REFUSED = {
     "terminationGracePeriodSeconds: 49": "a replica needs 50",
     "{ terminationGracePeriodSeconds: 54, config: { drain: { delay: 0s, window: 35s } } }": "a replica needs 55",
     "resources: { limits: { memory: 1Gi } }": "may take 1117Mi by its configuration",
-    "resources: { limits: { memory: 1170000000 } }": "may take 1117Mi by its configuration",
+    "resources: { limits: { memory: 1170000000 } }": "resources.limits.memory is 1170000000, and the gateway may take 1117Mi by its configuration",
     "config: { limits: { connections: 105000 } }": "may take 1537Mi by its configuration",
     "config: { outbox: { total_bytes: 0.7gib } }": "would be killed",
     "config: { limits: { body_bytes: 1000000000 } }": "would be killed",
     "{ trialRedis: { enabled: false }, replicaCount: 1, config: { memory: { max_bytes: 512MB } } }": "would be killed",
+    "resources: { limits: { memory: 2000m } }": "2000m, which to Kubernetes are thousandths of a byte",
+    "resources: { limits: { memory: 1536m } }": "write 1536Mi",
+    "resources: { limits: { memory: 2Gib } }": "resources.limits.memory is 2Gib, which is no quantity of memory",
+    "resources: { requests: { memory: lots } }": "resources.requests.memory is lots, which is no quantity of memory",
+    "resources: { requests: { memory: 1537Mi } }": "resources.requests.memory is 1537Mi, more than resources.limits.memory, 1536Mi",
+    "resources: { limits: { memory: 1.5G }, requests: { memory: 1500000001 } }": "more than resources.limits.memory, 1.5G",
+    "resources: { limits: { cpu: 0 } }": "resources.limits.cpu is 0, which is no limit",
+    "resources: { limits: { cpu: 0m } }": "resources.limits.cpu is 0, which is no limit",
+    "resources: { limits: { cpu: two } }": "resources.limits.cpu is two, which is no quantity of CPU",
+    "resources: { requests: { cpu: 2001m } }": "resources.requests.cpu is 2001m, more than resources.limits.cpu, 2",
+    "resources: { requests: { cpu: 1 }, limits: { cpu: 0.5 } }": "resources.requests.cpu is 1, more than resources.limits.cpu, 0.5",
+    "trialRedis: { resources: { limits: { memory: 191Mi } } }": "192Mi or more",
+    "trialRedis: { resources: { limits: { memory: 256m } } }": "trialRedis.resources.limits.memory is 256m",
+    "trialRedis: { resources: { requests: { cpu: 1500m } } }": "more than trialRedis.resources.limits.cpu, 1",
     "serviceAccount: { create: false, annotations: { a: b } }": "serviceAccount.annotations",
     "autoscaling: { enabled: true, minReplicas: 5, maxReplicas: 4 }": "less than minReplicas",
     "autoscaling: { enabled: true, minReplicas: 1 }": "allowSingleReplica",
     "autoscaling: { enabled: true, connections: 0, cpu: 0 }": "nothing to scale by",
     "autoscaling: { enabled: true, connections: 19000 }": "it would never scale up",
     "{ autoscaling: { enabled: true }, resources: { requests: { cpu: null } } }": "a share of resources.requests.cpu",
+    "{ autoscaling: { enabled: true }, resources: { requests: { cpu: 0m } } }": "a share of resources.requests.cpu",
     # The network.
     "ingress: { enabled: true }": "ingress.hosts is empty",
     "ingress: { enabled: true, hosts: [a.example], tls: [{ secretName: x, hosts: [b.example] }] }": "b.example",
@@ -94,8 +109,14 @@ def test_everything_is_said_at_once():
 
 def test_what_fits_is_not_refused():
     small = "{ outbox: { total_bytes: 32MiB }, hub: { tail_total_bytes: 64MB }, limits: { connections: 2000, replay_bytes: 33554432, body_bytes: 32 MiB } }"
-    Release(values(f"{{ resources: {{ limits: {{ memory: 172Mi }} }}, config: {small} }}"))
+    Release(values(f"{{ resources: {{ requests: {{ memory: 64Mi }}, limits: {{ memory: 172Mi }} }}, config: {small} }}"))
     assert "may take 167Mi" in refusal(values(f"{{ resources: {{ limits: {{ memory: 166Mi }} }}, config: {small} }}"))
+    # As little as may be, and as Kubernetes reads it: cores as numbers, bytes without a unit, no limit of CPU.
+    Release(values("resources: { limits: { cpu: 0.25, memory: 1172000000 }, requests: { cpu: 250m, memory: 1.09Gi } }"))
+    Release(values("resources: { limits: { cpu: null }, requests: { cpu: 0 } }"))
+    Release(values("trialRedis: { resources: { limits: { memory: 192Mi } } }"))
+    # What is not there is not looked at.
+    Release(values("{ trialRedis: { resources: { limits: { memory: 1Mi } } }, config: { redis: { url: 'redis://r' } } }"))
     # Without a Redis the embedded broker takes some; with one it does not count.
     Release(values("config: { memory: { max_bytes: 8GiB } }"))
 

@@ -5,10 +5,6 @@
 {{- if lt (include "sluice.grace" . | int64) $needed }}
 - terminationGracePeriodSeconds is {{ .Values.terminationGracePeriodSeconds }}, and a replica needs {{ $needed }}: config.drain.delay + config.drain.window + 10 s, and the sleep of preStop. Streams would be cut
 {{- end }}
-{{- $bound := include "sluice.memory-bound" . | int64 }}
-{{- if gt $bound (include "sluice.bytes" .Values.resources.limits.memory | int64) }}
-- resources.limits.memory is {{ .Values.resources.limits.memory }}, and the gateway may take {{ divf $bound 1048576 | ceil | int64 }}Mi by its configuration: raise it, or lower config.limits.connections (5 KiB each), .outbox.total_bytes, .hub.tail_total_bytes, .limits.replay_bytes, .limits.body_bytes (or .memory.max_bytes). It would be killed with all its streams
-{{- end }}
 {{- if and .Values.serviceAccount.annotations (not .Values.serviceAccount.create) }}
 - serviceAccount.annotations are for a service account that serviceAccount.create makes
 {{- end }}
@@ -30,7 +26,8 @@
 {{- if ge (int .connections) (int $limit) }}
 - autoscaling.connections is {{ .connections }}, and a replica refuses streams beyond config.limits.connections, {{ int $limit }}: it would never scale up
 {{- end }}
-{{- if and .cpu (not (dig "requests" "cpu" "" $.Values.resources)) }}
+{{- $asked := dig "requests" "cpu" "" $.Values.resources }}
+{{- if and .cpu (or (not $asked) (eq (include "sluice.millicores" $asked) "0")) }}
 - autoscaling.cpu is a share of resources.requests.cpu, which is not set
 {{- end }}
 {{- end }}
