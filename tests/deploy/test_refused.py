@@ -35,6 +35,13 @@ REFUSED = {
     "extraVolumeMounts: [{ name: x, mountPath: /etc/sluice/keys }]": "nothing can be mounted in it",
     "{ tls: { existingSecret: x }, config: { tls: { certificate: /x.crt } } }": "config.tls.certificate is set",
     "{ redis: { passwordSecret: { name: x } }, config: { redis: { url: 'redis://r', password_file: /pw } } }": "config.redis.password_file is set",
+    "podLabels: { app.kubernetes.io/name: x }": "podLabels sets app.kubernetes.io/name",
+    "podLabels: { app.kubernetes.io/instance: x }": "podLabels sets app.kubernetes.io/instance",
+    "podLabels: { app.kubernetes.io/component: x }": "podLabels sets app.kubernetes.io/component",
+    "podAnnotations: { checksum/config: x }": "podAnnotations sets checksum/config",
+    "serviceMonitor: { enabled: true, labels: { app.kubernetes.io/name: x } }": "serviceMonitor.labels sets app.kubernetes.io/name",
+    "prometheusRule: { enabled: true, labels: { helm.sh/chart: x } }": "prometheusRule.labels sets helm.sh/chart",
+    "dashboard: { enabled: true, labels: { app.kubernetes.io/part-of: x } }": "dashboard.labels sets app.kubernetes.io/part-of",
     # Redis.
     "{ trialRedis: { enabled: true }, config: { redis: { url: 'redis://r' } } }": "trialRedis.enabled is true",
     "config: { redis: { wait_replicas: 1 } }": "the trial Redis has no replica",
@@ -111,6 +118,8 @@ def test_what_fits_is_not_refused():
     small = "{ outbox: { total_bytes: 32MiB }, hub: { tail_total_bytes: 64MB }, limits: { connections: 2000, replay_bytes: 33554432, body_bytes: 32 MiB } }"
     Release(values(f"{{ resources: {{ requests: {{ memory: 64Mi }}, limits: {{ memory: 172Mi }} }}, config: {small} }}"))
     assert "may take 167Mi" in refusal(values(f"{{ resources: {{ limits: {{ memory: 166Mi }} }}, config: {small} }}"))
+    # The chart's version is no label of pods, so that a new one does not roll them.
+    Release(values("{ podLabels: { app.kubernetes.io/part-of: x, team: payments }, podAnnotations: { checksum/other: x } }"))
     # As little as may be, and as Kubernetes reads it: cores as numbers, bytes without a unit, no limit of CPU.
     Release(values("resources: { limits: { cpu: 0.25, memory: 1172000000 }, requests: { cpu: 250m, memory: 1.09Gi } }"))
     Release(values("resources: { limits: { cpu: null }, requests: { cpu: 0 } }"))
