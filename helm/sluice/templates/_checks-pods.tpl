@@ -52,7 +52,7 @@
 {{- if $proxy }}
 - config.proxy.protocol is true, and an Ingress sends no PROXY headers to Services: leave one of them out
 {{- end }}
-{{- $timeout := get .annotations "nginx.ingress.kubernetes.io/proxy-read-timeout" }}
+{{- $timeout := get (.annotations | default dict) "nginx.ingress.kubernetes.io/proxy-read-timeout" }}
 {{- if and $timeout (le (mul (int64 $timeout) 1000) $heartbeat) }}
 - the Ingress' proxy-read-timeout is {{ $timeout }} s, and a stream may be silent for config.stream.heartbeat: it would be cut
 {{- end }}
