@@ -37,7 +37,7 @@ def with_null(tree, path):
     return tree | {key: with_null(tree.get(key) or {}, rest) if rest else None}
 
 
-@pytest.mark.parametrize("path", paths(yaml.safe_load((CHART / "values.yaml").read_text())), ids=".".join)
+@pytest.mark.parametrize("path", list(paths(yaml.safe_load((CHART / "values.yaml").read_text()))), ids=".".join)
 def test_null(path):
     try:
         release = Release(with_null(values(ON), path))
