@@ -2,7 +2,7 @@
 
 import pytest
 
-from chart import Release, refusal, values
+from chart import Release, refusal, render, values
 from policy import wrong
 
 REFUSED = {
@@ -20,6 +20,34 @@ REFUSED = {
     "podDisruptionBudget: { maxUnavailable: 0 }": "maxUnavailable",
     "podAnnotations: { a: 1 }": "podAnnotations",
     "image: { digest: latest }": "digest",
+    # Names and addresses that Kubernetes would not take.
+    "nameOverride: My_Name": "nameOverride",
+    "fullnameOverride: 1st": "fullnameOverride",
+    "fullnameOverride: events.eu": "fullnameOverride",
+    "image: { tag: 'v 1' }": "tag",
+    "image: { repository: 'registry.example.com/sluice:1.0' }": "repository",
+    "image: { repository: '' }": "repository",
+    "trialRedis: { image: 'redis 7' }": "image",
+    "ingress: { enabled: true, hosts: ['a b.example'] }": "/ingress/hosts/0",
+    "ingress: { enabled: true, hosts: ['https://a.example'] }": "/ingress/hosts/0",
+    "ingress: { enabled: true, hosts: [a.example], tls: [{ secretName: x y }] }": "secretName",
+    "httpRoute: { enabled: true, parentRefs: [{ name: g }], hostnames: ['a.example/events'] }": "/httpRoute/hostnames/0",
+    "podLabels: { team: a b }": "/podLabels/team",
+    "podLabels: { 'a b': x }": "/podLabels",
+    "podAnnotations: { 'a b': x }": "/podAnnotations",
+    "serviceAccount: { name: My_Account }": "/serviceAccount/name",
+    "signingKey: { existingSecret: { name: my_keys } }": "/signingKey/existingSecret/name",
+    "apiKeys: [{ name: a, secret: { name: x, key: a/b } }]": "/apiKeys/0/secret/key",
+    "service: { type: LoadBalancer, loadBalancerSourceRanges: [10.0.0.0] }": "loadBalancerSourceRanges",
+    "networkPolicy: { publicFrom: [{ ipBlock: { cidr: 10.0.0.256/8 } }] }": "cidr",
+    "networkPolicy: { adminFrom: [{ ipBlock: { cidr: 10.0.0.0/33 } }] }": "cidr",
+    "networkPolicy: { publicFrom: [{ ipBlock: { cidr: 'fd00::/129' } }] }": "cidr",
+    "networkPolicy: { publicFrom: [{ ipBlock: { cidr: 10.0.0.0/8, except: [office] } }] }": "except",
+    "extraVolumes: [{ name: settings, emptyDir: {} }]": "the volume of the chart's own",
+    "extraVolumes: [{ name: My_Files, emptyDir: {} }]": "/extraVolumes/0/name",
+    "extraVolumes: [{ name: x, emptyDir: {} }, { name: x, emptyDir: {} }]": "extraVolumes has x twice",
+    "extraVolumeMounts: [{ name: x, mountPath: /x }]": "add it to extraVolumes",
+    "{ extraVolumes: [{ name: x, emptyDir: {} }], extraVolumeMounts: [{ name: x, mountPath: /x }, { name: x, mountPath: /x }] }": "/x twice",
     # Secrets.
     "config: { redis: { url: 'redis://r', password: x } }": "redis.passwordSecret",
     "config: { redis: { url: 'redis+sentinel://r/m', sentinel_password: x } }": "redis.sentinelPasswordSecret",
@@ -57,6 +85,8 @@ REFUSED = {
     "signingKey: { generate: false }": "there is no key",
     "{ signingKey: { generate: true }, config: { auth: { open: true } } }": "config.auth.open is true, and there are keys",
     "{ signingKey: { issuer: x }, config: { auth: { open: true } } }": "signingKey.issuer",
+    "apiKeys: [{ name: a, secret: { name: x, key: a } }, { name: a, secret: { name: x, key: b } }]": "two keys named a",
+    "{ apiKeys: [{ name: a, secret: { name: x, key: a } }], config: { auth: { api_key: [{ name: a, key_file: /x }] } } }": "two keys named a",
     "tls: { clientCaSecret: { name: x } }": "there is no TLS",
     # Pods and their number.
     "terminationGracePeriodSeconds: 49": "a replica needs 50",
@@ -120,6 +150,11 @@ def test_what_fits_is_not_refused():
     assert "may take 167Mi" in refusal(values(f"{{ resources: {{ limits: {{ memory: 166Mi }} }}, config: {small} }}"))
     # The chart's version is no label of pods, so that a new one does not roll them.
     Release(values("{ podLabels: { app.kubernetes.io/part-of: x, team: payments }, podAnnotations: { checksum/other: x } }"))
+    for repository in ("localhost:5000/sluice", "ghcr.io/a-b/c__d/sluice", "Registry.example.com/x/sluice.eu"):
+        Release({"image": {"repository": repository, "tag": "v1.0_x-2"}})
+    for cidr in ("0.0.0.0/0", "10.0.0.0/8", "192.168.250.255/32", "fd00::/8", "::/0", "2001:db8::ffff:1.2.3.4/128"):
+        Release({"networkPolicy": {"publicFrom": [{"ipBlock": {"cidr": cidr}}]}})
+    Release({"ingress": {"enabled": True, "hosts": ["*.example.com", "events-1.example.com", "localhost"]}})
     # As little as may be, and as Kubernetes reads it: cores as numbers, bytes without a unit, no limit of CPU.
     Release(values("resources: { limits: { cpu: 0.25, memory: 1172000000 }, requests: { cpu: 250m, memory: 1.09Gi } }"))
     Release(values("resources: { limits: { cpu: null }, requests: { cpu: 0 } }"))
@@ -135,3 +170,10 @@ def test_a_release_of_a_long_name_has_names_that_kubernetes_takes():
     release = Release({"fullnameOverride": "a" * 63, "autoscaling": {"enabled": True}})
     assert max(len(item["metadata"]["name"]) for item in release.objects) <= 63
     assert wrong(release, {}) == []
+
+
+@pytest.mark.parametrize("name", ["1st", "events.eu"])
+def test_a_release_of_a_name_that_no_service_may_have_is_told_what_to_do(name):
+    # Helm takes these for releases.
+    assert "set fullnameOverride" in refusal({}, name=name)
+    assert render({"fullnameOverride": "events"}, name=name)

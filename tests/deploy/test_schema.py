@@ -12,8 +12,8 @@ from places import CHART, gateway_says
 
 # Maps of the user's own keys, or parts of Kubernetes' API, which Kubernetes checks.
 FREE = {
-    "texts", "global", "valueFrom", "podSelector", "namespaceSelector", "ipBlock", "requests", "limits", "affinity",
-    "extraVolumes", "extraVolumeMounts", "topologySpreadConstraints", "tolerations", "extra",
+    "global", "valueFrom", "podSelector", "namespaceSelector", "requests", "limits", "affinity", "extraVolumes",
+    "extraVolumeMounts", "topologySpreadConstraints", "tolerations", "extra",
 }  # fmt: skip
 
 

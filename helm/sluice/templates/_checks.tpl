@@ -40,11 +40,6 @@
 - extraEnv sets {{ .name }}: settings of the gateway go into config, where the chart reads them too
 {{- end }}
 {{- end }}
-{{- range .Values.extraVolumeMounts }}
-{{- if regexMatch "^/etc/sluice(/|$)" .mountPath }}
-- extraVolumeMounts has {{ .mountPath }}: /etc/sluice is the chart's, and nothing can be mounted in it
-{{- end }}
-{{- end }}
 {{- end }}
 
 {{- define "sluice.check-redis" -}}
@@ -119,6 +114,13 @@
 {{- end }}
 {{- if not (or $auth.open $keys) }}
 - there is no key, and signingKey.generate is false: name one in signingKey.existingSecret, config.auth.key or apiKeys, or set config.auth.open if everybody may do everything
+{{- end }}
+{{- $names := list }}
+{{- range concat ($auth.api_key | default list) (.Values.apiKeys | default list) }}
+{{- if has .name $names }}
+- there are two keys named {{ .name }} in apiKeys and config.auth.api_key: they could not be told apart
+{{- end }}
+{{- $names = append $names .name }}
 {{- end }}
 {{- if and (not $signing.name) (or .Values.signingKey.issuer .Values.signingKey.audience) }}
 - signingKey.issuer and signingKey.audience belong to the chart's key, and there is none
