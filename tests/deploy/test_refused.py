@@ -20,6 +20,25 @@ REFUSED = {
     "podDisruptionBudget: { maxUnavailable: 0 }": "maxUnavailable",
     "podAnnotations: { a: 1 }": "podAnnotations",
     "image: { digest: latest }": "digest",
+    # What the gateway would not take, by its reference.
+    "config: { redis: { url: banana } }": "/config/redis/url",
+    "config: { redis: { url: 'http://r' } }": "/config/redis/url",
+    "config: { redis: { url: 'rediss+://r' } }": "/config/redis/url",
+    "config: { redis: { sentinels: ['s1:26379'], master: main } }": "/config/redis/sentinels/0",
+    "config: { redis: { cluster: ['redis+cluster://r'] } }": "/config/redis/cluster/0",
+    "config: { redis: { sentinels: ['redis://s'], master: '' } }": "/config/redis/master",
+    "config: { traces: { otlp: collector } }": "/config/traces/otlp",
+    "config: { traces: { otlp: 'https://user:pw@collector' } }": "/config/traces/otlp",
+    "config: { proxy: { trusted: [nginx] } }": "/config/proxy/trusted/0",
+    "config: { cors: { origins: [app.example.com] } }": "/config/cors/origins/0",
+    "config: { drain: { window: 61m } }": "config.drain.window is 61m, and the gateway takes 0s to 1h",
+    "config: { stream: { heartbeat: 999ms } }": "config.stream.heartbeat is 999ms, and the gateway takes 1s to 10m",
+    "config: { stream: { max_age: 31d } }": "config.stream.max_age is 31d, and the gateway takes 1s to 30d",
+    "config: { outbox: { max_bytes: 4095 } }": "config.outbox.max_bytes is 4095, and the gateway takes 4KiB to 64MiB",
+    "config: { limits: { body_bytes: 0 } }": "config.limits.body_bytes is 0, and the gateway takes 1MiB to 1TiB",
+    "config: { http: { max_header_bytes: 2MB } }": "config.http.max_header_bytes is 2MB, and the gateway takes 8KiB to 1MiB",
+    "autoscaling: { enabled: true, maxAge: 31d }": "autoscaling.maxAge is 31d, and the gateway takes 1s to 30d",
+    "autoscaling: { enabled: true, maxAge: 1s }": "every client would reconnect that often",
     # Names and addresses that Kubernetes would not take.
     "nameOverride: My_Name": "nameOverride",
     "fullnameOverride: 1st": "fullnameOverride",
@@ -155,6 +174,14 @@ def test_what_fits_is_not_refused():
     for cidr in ("0.0.0.0/0", "10.0.0.0/8", "192.168.250.255/32", "fd00::/8", "::/0", "2001:db8::ffff:1.2.3.4/128"):
         Release({"networkPolicy": {"publicFrom": [{"ipBlock": {"cidr": cidr}}]}})
     Release({"ingress": {"enabled": True, "hosts": ["*.example.com", "events-1.example.com", "localhost"]}})
+    for scheme in ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"):
+        Release({"config": {"redis": {"url": f"{scheme}://a,b/name"}}})
+    Release(values("config: { proxy: { trusted: [10.0.0.0/8, 10.0.0.1, '::1', 'fd00::/8'] }, traces: { otlp: '' } }"))
+    Release(values("config: { traces: { otlp: 'http://collector:4318/v1/traces' } }"))
+    Release(values("config: { cors: { origins: ['*', 'http://[::1]:8080', 'app://x', 'https://a.example:8443'] } }"))
+    Release(values("{ autoscaling: { enabled: true, maxAge: 1m }, config: { drain: { window: 60m } } }"))
+    # One's own beats it, whatever it is.
+    Release(values("{ autoscaling: { enabled: true, maxAge: 1s }, config: { stream: { max_age: 1s } } }"))
     # As little as may be, and as Kubernetes reads it: cores as numbers, bytes without a unit, no limit of CPU.
     Release(values("resources: { limits: { cpu: 0.25, memory: 1172000000 }, requests: { cpu: 250m, memory: 1.09Gi } }"))
     Release(values("resources: { limits: { cpu: null }, requests: { cpu: 0 } }"))

@@ -22,6 +22,10 @@
 {{- if not (or .connections .cpu) }}
 - autoscaling.connections and autoscaling.cpu are both 0: there is nothing to scale by
 {{- end }}
+{{- $ageless := or (has (toString .maxAge) (list "off" "false")) (hasKey ($.Values.config.stream | default dict) "max_age") }}
+{{- if and (not $ageless) (lt (include "sluice.ms" .maxAge | int64) 60000) }}
+- autoscaling.maxAge is {{ .maxAge }}: every client would reconnect that often, and 1m or more is what spreads streams. Set it so, or to off
+{{- end }}
 {{- $limit := dig "limits" "connections" 19000 $.Values.config }}
 {{- if ge (int .connections) (int $limit) }}
 - autoscaling.connections is {{ .connections }}, and a replica refuses streams beyond config.limits.connections, {{ int $limit }}: it would never scale up

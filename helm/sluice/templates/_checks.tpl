@@ -129,3 +129,24 @@
 - tls.clientCaSecret is set, and there is no TLS: name a certificate in tls.existingSecret
 {{- end }}
 {{- end }}
+
+{{/* What a duration or a size of the gateway may be; files/ranges.json is made from its reference. */}}
+{{- define "sluice.check-ranges" -}}
+{{- $ranges := required "the chart lacks files/ranges.json" (.Files.Get "files/ranges.json") | fromJson }}
+{{- range $path, $range := $ranges }}
+{{- $parts := splitList "." $path }}
+{{- include "sluice.check-range" (dict "name" (printf "config.%s" $path) "range" $range
+    "value" (dig (first $parts) (last $parts) "" $.Values.config)) }}
+{{- end }}
+{{- include "sluice.check-range" (dict "name" "autoscaling.maxAge" "range" (get $ranges "stream.max_age") "value" .Values.autoscaling.maxAge) }}
+{{- end }}
+
+{{- define "sluice.check-range" -}}
+{{- if not (has (toString .value) (list "" "off" "false")) }}
+{{- $reader := hasSuffix "B" (first .range) | ternary "sluice.bytes" "sluice.ms" }}
+{{- $value := include $reader .value | int64 }}
+{{- if or (lt $value (include $reader (first .range) | int64)) (gt $value (include $reader (last .range) | int64)) }}
+- {{ .name }} is {{ include "sluice.quantity" .value }}, and the gateway takes {{ first .range }} to {{ last .range }}
+{{- end }}
+{{- end }}
+{{- end }}
