@@ -150,6 +150,7 @@ REFUSED = {
     "{ serviceMonitor: { enabled: true }, networkPolicy: { adminFrom: [] } }": "lets nobody in",
     "serviceMonitor: { interval: 5s }": "longer than serviceMonitor.interval",
     "networkPolicy: { enabled: false, egress: { enabled: true } }": "networkPolicy.enabled is false",
+    "{ networkPolicy: { egress: { enabled: true, redisPorts: [] } }, redis: { urlSecret: { name: x } } }": "list those of Redis",
 }
 
 
@@ -186,6 +187,7 @@ def test_what_fits_is_not_refused():
     Release(values("resources: { limits: { cpu: 0.25, memory: 1172000000 }, requests: { cpu: 250m, memory: 1.09Gi } }"))
     Release(values("resources: { limits: { cpu: null }, requests: { cpu: 0 } }"))
     Release(values("trialRedis: { resources: { limits: { memory: 192Mi } } }"))
+    Release(values("{ networkPolicy: { egress: { enabled: true, redisPorts: [] } }, config: { redis: { url: 'redis://r:6380' } } }"))
     # What is not there is not looked at.
     Release(values("{ trialRedis: { resources: { limits: { memory: 1Mi } } }, config: { redis: { url: 'redis://r' } } }"))
     # Without a Redis the embedded broker takes some; with one it does not count.

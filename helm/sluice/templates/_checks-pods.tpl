@@ -95,4 +95,7 @@
 {{- if and .Values.networkPolicy.egress.enabled (not .Values.networkPolicy.enabled) }}
 - networkPolicy.egress.enabled is true, and networkPolicy.enabled is false
 {{- end }}
+{{- if and .Values.networkPolicy.egress.enabled (include "sluice.own-redis" .) (not (include "sluice.redis-ports" . | fromJsonArray)) }}
+- networkPolicy.egress.redisPorts is empty, and config.redis names no port: a policy without ports lets all through, so list those of Redis
+{{- end }}
 {{- end }}
