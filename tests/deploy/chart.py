@@ -22,7 +22,7 @@ def values(text):
 def render(given=None, **options):
     """The manifests by their file, and the notes; an error that Helm says is raised."""
     with helm.Chart.load(CHART) as chart:
-        return chart.render(given or {}, name=NAME, namespace=NAMESPACE, **options)
+        return chart.render(given or {}, **({"name": NAME, "namespace": NAMESPACE} | options))
 
 
 class Release:
@@ -93,10 +93,10 @@ class Release:
         )
 
 
-def refusal(given):
+def refusal(given, **options):
     """What Helm says to values that are refused; fails if they are not."""
     try:
-        render(given)
+        render(given, **options)
     except helm.HelmError as error:
         return str(error)
     raise AssertionError(f"not refused: {given}")

@@ -1,9 +1,10 @@
 """The schema of the chart's `config`, made from the gateway's own reference (`sluice-gateway --print-config`).
 
-So a setting that is misspelt, of the wrong kind or unknown is refused before anything is installed. What a value may be
-in detail (ranges, what settings are to each other) the gateway says itself, at its start.
+So a setting that is misspelt, of the wrong kind or unknown is refused before anything is installed. From where to where
+durations and sizes go no schema can say: that is a file of its own, which the chart's checks read. What settings are to each
+other the gateway says itself, at its start.
 
-    python tests/deploy/config_schema.py     writes it into helm/sluice/values.schema.json
+    python tests/deploy/config_schema.py     writes helm/sluice/values.schema.json and files/ranges.json
 """
 
 import json
@@ -12,11 +13,13 @@ import re
 from places import ROOT, gateway_says
 
 SCHEMA = ROOT / "helm/sluice/values.schema.json"
+RANGES = ROOT / "helm/sluice/files/ranges.json"
 TEXT = {"type": "string"}
 TEXTS = {"type": "array", "items": TEXT}
 # What stands under definitions, as it is used in many places.
 DURATION = {"$ref": "#/definitions/duration"}
 SIZE = {"$ref": "#/definitions/size"}
+NETWORK = {"anyOf": [{"$ref": "#/definitions/network"}, {"$ref": "#/definitions/address"}]}
 
 
 def kind(allowed):
@@ -36,8 +39,19 @@ def kind(allowed):
         return SIZE
     if allowed.startswith("a table with size, age"):
         return closed({"size": {"type": "integer", "minimum": 1}, "age": DURATION})
+    if allowed.startswith("a list of networks"):
+        return {"type": "array", "items": NETWORK}
+    if allowed.startswith("a list of origins"):
+        return {"type": "array", "items": {"$ref": "#/definitions/origin"}}
+    if allowed.startswith("a list of URLs"):
+        return {"type": "array", "items": url(allowed)}
     if allowed.startswith("a list"):
         return TEXTS
+    if allowed.startswith(("a URL", "text that is a URL")):
+        # None is "".
+        return {"anyOf": [{"const": ""}, url(allowed)]}
+    if allowed == "text that is not empty":
+        return TEXT | {"minLength": 1}
     if allowed.startswith("one of "):
         return {"enum": allowed.removeprefix("one of ").split(", ")}
     if re.fullmatch(r'("[a-z-]+"(, | or )?)+', allowed):
@@ -48,12 +62,21 @@ def kind(allowed):
         "a rate",
         "the path of a file",
         "an IP address and a port",
-        "a URL that",
         "a channel's name",
     )
     if allowed.startswith(known):
         return TEXT
     raise SystemExit(f"the reference says something new: Allowed: {allowed}")
+
+
+def url(allowed):
+    """What begins as one of the URLs that the reference names."""
+    schemes = re.findall(r"([a-z+]+)://", allowed)
+    if "rediss+…" in allowed:
+        schemes += [scheme.replace("redis+", "rediss+") for scheme in schemes if scheme.startswith("redis+")]
+    text = f"^({'|'.join(schemes)})://".replace("+", "\\+")
+    # A host, and no user before it.
+    return TEXT | {"pattern": text + (r"[^/?#@\s]+([/?#]|$)" if "without a password" in allowed else ".")}
 
 
 def closed(properties):
@@ -84,6 +107,21 @@ def from_reference(reference):
     return closed(tree)
 
 
+def ranges(reference):
+    """The least and the most of each duration and size, by the setting's path."""
+    found, section, comment = {}, "", ""
+    for line in reference.splitlines():
+        if head := re.fullmatch(r"\[(\w+)\]", line):
+            section = head[1]
+        elif key := re.match(r"#(\w+) = ", line):
+            if span := re.search(r"Allowed: (?:\"off\", or )?a (?:duration|size) from (\S+) to (\S+)\.$", comment.strip()):
+                found[f"{section}.{key[1]}"] = [span[1], span[2]]
+            comment = ""
+        else:
+            comment += line.removeprefix("#")
+    return found
+
+
 def config_schema():
     return from_reference(gateway_says("--print-config"))
 
@@ -108,4 +146,5 @@ def with_config(schema):
 
 
 if __name__ == "__main__":
+    RANGES.write_text(as_text(ranges(gateway_says("--print-config"))) + "\n")
     SCHEMA.write_text(as_text(with_config(json.loads(SCHEMA.read_text()))) + "\n")

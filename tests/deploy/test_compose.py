@@ -73,6 +73,16 @@ def test_gateways_have_few_rights_and_time_to_leave(project):
         assert service["depends_on"]["redis"]["condition"] == "service_started"
 
 
+def test_gateways_are_given_time_for_a_redis_that_reads_its_file(project):
+    for name in GATEWAYS:
+        assert project["services"][name]["healthcheck"]["start_period"] == "1m0s"
+
+
+def test_streams_end_now_and_then_so_that_a_gateway_that_was_restarted_has_some_again(project):
+    for name in GATEWAYS:
+        assert project["services"][name]["environment"]["SLUICE_STREAM__MAX_AGE"] == "30m"
+
+
 def test_the_gateway_takes_its_environment(project, tmp_path):
     settings = project["services"]["gateway-1"]["environment"]
     image = {"SLUICE_LISTEN": "0.0.0.0:8080", "SLUICE_ADMIN_LISTEN": "0.0.0.0:8081"}

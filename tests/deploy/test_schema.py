@@ -7,19 +7,29 @@ import subprocess
 import helm_python as helm
 import yaml
 
-from config_schema import SCHEMA, as_text, with_config
+from config_schema import RANGES, SCHEMA, as_text, ranges, with_config
 from places import CHART, gateway_says
 
 # Maps of the user's own keys, or parts of Kubernetes' API, which Kubernetes checks.
 FREE = {
-    "texts", "global", "valueFrom", "podSelector", "namespaceSelector", "ipBlock", "requests", "limits", "affinity",
-    "extraVolumes", "extraVolumeMounts", "topologySpreadConstraints", "tolerations", "extra",
+    "global", "valueFrom", "podSelector", "namespaceSelector", "requests", "limits", "affinity", "extraVolumes",
+    "extraVolumeMounts", "topologySpreadConstraints", "tolerations", "extra",
 }  # fmt: skip
 
 
 def test_config_is_what_the_gateway_reads():
     text = SCHEMA.read_text()
     assert as_text(with_config(json.loads(text))) + "\n" == text, "run python tests/deploy/config_schema.py"
+    found = ranges(gateway_says("--print-config"))
+    assert as_text(found) + "\n" == RANGES.read_text(), "run python tests/deploy/config_schema.py"
+    settings = json.loads(text)["properties"]["config"]["properties"]
+    kinds = [
+        f"{section}.{key}"
+        for section, part in settings.items()
+        for key, kind in part.get("properties", {}).items()
+        if any(f"#/definitions/{name}" in json.dumps(kind) for name in ("duration", "size"))
+    ]
+    assert list(found) == kinds, "a duration or a size of no range"
 
 
 def test_what_is_unknown_is_refused_everywhere():

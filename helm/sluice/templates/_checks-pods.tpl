@@ -5,10 +5,6 @@
 {{- if lt (include "sluice.grace" . | int64) $needed }}
 - terminationGracePeriodSeconds is {{ .Values.terminationGracePeriodSeconds }}, and a replica needs {{ $needed }}: config.drain.delay + config.drain.window + 10 s, and the sleep of preStop. Streams would be cut
 {{- end }}
-{{- $bound := include "sluice.memory-bound" . | int64 }}
-{{- if gt $bound (include "sluice.bytes" .Values.resources.limits.memory | int64) }}
-- resources.limits.memory is {{ .Values.resources.limits.memory }}, and the gateway may take {{ divf $bound 1048576 | ceil | int64 }}Mi by its configuration: raise it, or lower config.limits.connections (5 KiB each), .outbox.total_bytes, .hub.tail_total_bytes, .limits.replay_bytes, .limits.body_bytes (or .memory.max_bytes). It would be killed with all its streams
-{{- end }}
 {{- if and .Values.serviceAccount.annotations (not .Values.serviceAccount.create) }}
 - serviceAccount.annotations are for a service account that serviceAccount.create makes
 {{- end }}
@@ -26,11 +22,16 @@
 {{- if not (or .connections .cpu) }}
 - autoscaling.connections and autoscaling.cpu are both 0: there is nothing to scale by
 {{- end }}
+{{- $ageless := or (has (toString .maxAge) (list "off" "false")) (hasKey ($.Values.config.stream | default dict) "max_age") }}
+{{- if and (not $ageless) (lt (include "sluice.ms" .maxAge | int64) 60000) }}
+- autoscaling.maxAge is {{ .maxAge }}: every client would reconnect that often, and 1m or more is what spreads streams. Set it so, or to off
+{{- end }}
 {{- $limit := dig "limits" "connections" 19000 $.Values.config }}
 {{- if ge (int .connections) (int $limit) }}
 - autoscaling.connections is {{ .connections }}, and a replica refuses streams beyond config.limits.connections, {{ int $limit }}: it would never scale up
 {{- end }}
-{{- if and .cpu (not (dig "requests" "cpu" "" $.Values.resources)) }}
+{{- $asked := dig "requests" "cpu" "" $.Values.resources }}
+{{- if and .cpu (or (not $asked) (eq (include "sluice.millicores" $asked) "0")) }}
 - autoscaling.cpu is a share of resources.requests.cpu, which is not set
 {{- end }}
 {{- end }}
@@ -55,7 +56,7 @@
 {{- if $proxy }}
 - config.proxy.protocol is true, and an Ingress sends no PROXY headers to Services: leave one of them out
 {{- end }}
-{{- $timeout := get .annotations "nginx.ingress.kubernetes.io/proxy-read-timeout" }}
+{{- $timeout := get (.annotations | default dict) "nginx.ingress.kubernetes.io/proxy-read-timeout" }}
 {{- if and $timeout (le (mul (int64 $timeout) 1000) $heartbeat) }}
 - the Ingress' proxy-read-timeout is {{ $timeout }} s, and a stream may be silent for config.stream.heartbeat: it would be cut
 {{- end }}
@@ -93,5 +94,8 @@
 {{- end }}
 {{- if and .Values.networkPolicy.egress.enabled (not .Values.networkPolicy.enabled) }}
 - networkPolicy.egress.enabled is true, and networkPolicy.enabled is false
+{{- end }}
+{{- if and .Values.networkPolicy.egress.enabled (include "sluice.own-redis" .) (not (include "sluice.redis-ports" . | fromJsonArray)) }}
+- networkPolicy.egress.redisPorts is empty, and config.redis names no port: a policy without ports lets all through, so list those of Redis
 {{- end }}
 {{- end }}

@@ -40,11 +40,6 @@
 - extraEnv sets {{ .name }}: settings of the gateway go into config, where the chart reads them too
 {{- end }}
 {{- end }}
-{{- range .Values.extraVolumeMounts }}
-{{- if regexMatch "^/etc/sluice(/|$)" .mountPath }}
-- extraVolumeMounts has {{ .mountPath }}: /etc/sluice is the chart's, and nothing can be mounted in it
-{{- end }}
-{{- end }}
 {{- end }}
 
 {{- define "sluice.check-redis" -}}
@@ -61,6 +56,9 @@
 {{- end }}
 {{- if and $own $trial }}
 - trialRedis.enabled is true, and {{ join " and " $ways }} names another Redis: leave one of them out
+{{- end }}
+{{- if and $trial $redis.wait_replicas }}
+- config.redis.wait_replicas is {{ int $redis.wait_replicas }}, and the trial Redis has no replica, so publishing would be answered 503: name a Redis with replicas, or leave it out
 {{- end }}
 {{- if and (not $own) (not $trial) }}
 {{- if or (gt (int .Values.replicaCount) 1) .Values.autoscaling.enabled }}
@@ -117,10 +115,38 @@
 {{- if not (or $auth.open $keys) }}
 - there is no key, and signingKey.generate is false: name one in signingKey.existingSecret, config.auth.key or apiKeys, or set config.auth.open if everybody may do everything
 {{- end }}
+{{- $names := list }}
+{{- range concat ($auth.api_key | default list) (.Values.apiKeys | default list) }}
+{{- if has .name $names }}
+- there are two keys named {{ .name }} in apiKeys and config.auth.api_key: they could not be told apart
+{{- end }}
+{{- $names = append $names .name }}
+{{- end }}
 {{- if and (not $signing.name) (or .Values.signingKey.issuer .Values.signingKey.audience) }}
 - signingKey.issuer and signingKey.audience belong to the chart's key, and there is none
 {{- end }}
 {{- if and .Values.tls.clientCaSecret.name (not .Values.tls.existingSecret) (not (dig "tls" "certificate" "" .Values.config)) }}
 - tls.clientCaSecret is set, and there is no TLS: name a certificate in tls.existingSecret
+{{- end }}
+{{- end }}
+
+{{/* What a duration or a size of the gateway may be; files/ranges.json is made from its reference. */}}
+{{- define "sluice.check-ranges" -}}
+{{- $ranges := required "the chart lacks files/ranges.json" (.Files.Get "files/ranges.json") | fromJson }}
+{{- range $path, $range := $ranges }}
+{{- $parts := splitList "." $path }}
+{{- include "sluice.check-range" (dict "name" (printf "config.%s" $path) "range" $range
+    "value" (dig (first $parts) (last $parts) "" $.Values.config)) }}
+{{- end }}
+{{- include "sluice.check-range" (dict "name" "autoscaling.maxAge" "range" (get $ranges "stream.max_age") "value" .Values.autoscaling.maxAge) }}
+{{- end }}
+
+{{- define "sluice.check-range" -}}
+{{- if not (has (toString .value) (list "" "off" "false")) }}
+{{- $reader := hasSuffix "B" (first .range) | ternary "sluice.bytes" "sluice.ms" }}
+{{- $value := include $reader .value | int64 }}
+{{- if or (lt $value (include $reader (first .range) | int64)) (gt $value (include $reader (last .range) | int64)) }}
+- {{ .name }} is {{ include "sluice.quantity" .value }}, and the gateway takes {{ first .range }} to {{ last .range }}
+{{- end }}
 {{- end }}
 {{- end }}
