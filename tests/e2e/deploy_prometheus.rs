@@ -21,7 +21,7 @@ const CONFIG: &str = "[stream]\nretry_min = \"100ms\"\nretry_max = \"300ms\"\n[h
                       [[channel]]\nmatch = \"live\"\nhistory = \"off\"\n";
 /// Between one of a kind of traffic and the next.
 const PACE: Duration = Duration::from_millis(50);
-/// How many cursors a client makes up: many more than one for each of twenty streams.
+/// How many cursors a client makes up: enough to pass for a loss, if they counted as one.
 const MADE_UP: u32 = 40;
 /// What the clients listen to.
 const CHANNELS: [&str; 3] = ["a", "live", "outbox"];
