@@ -109,5 +109,10 @@ fn every_selector_goes_by_the_variables_and_counters_survive_restarts() {
             }
             assert!(expression.contains(&format!("{metric}{CHOSEN}")), "{title}: {metric} without a selector");
         }
+        // Other programs of a job have these too.
+        if expression.contains("process_") {
+            let guard = format!(" and on (namespace, job, instance) sse_build_info{CHOSEN}}}");
+            assert!(expression.contains(&guard), "{title}: of processes that are no gateways: {expression}");
+        }
     }
 }

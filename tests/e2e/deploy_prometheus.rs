@@ -6,6 +6,7 @@ use sluice_tests::{
     cluster::Cluster,
     dashboard::{dashboard, expressions, filled, variables},
     gateway::{Gateway, Options},
+    numbered::cursor,
     prometheus::{JOB, Prometheus, alerts, names},
     redis::Redis,
     tls::{Authority, SERVED},
@@ -20,6 +21,8 @@ const CONFIG: &str = "[stream]\nretry_min = \"100ms\"\nretry_max = \"300ms\"\n[h
                       [[channel]]\nmatch = \"live\"\nhistory = \"off\"\n";
 /// Between one of a kind of traffic and the next.
 const PACE: Duration = Duration::from_millis(50);
+/// How many cursors a client makes up: enough to pass for a loss, if they counted as one.
+const MADE_UP: u32 = 40;
 /// What the clients listen to.
 const CHANNELS: [&str; 3] = ["a", "live", "outbox"];
 
@@ -84,6 +87,31 @@ async fn secure(cluster: &Cluster) -> Gateway {
     let options =
         Options { config: format!("{CONFIG}{SERVED}"), redis: Some(cluster.redis.url()), ..Options::default() };
     Gateway::start_beside(options, |directory| authority.server().write(directory)).await
+}
+
+/// A client makes up cursors, of places that no history here has come to. Answers once it was told of every one.
+async fn make_cursors_up(gateway: &Gateway) {
+    let honest = cursor(&gateway.subscribe(&["a"]).await);
+    let (key, _) = honest.split_once('.').expect("a component");
+    let mut clients = Vec::new();
+    for nth in 1..=MADE_UP {
+        clients.push(Client::once(gateway.events(&["a"]).header("Last-Event-ID", &format!("{key}.{nth}-zzzzz"))).await);
+    }
+    for client in &clients {
+        client.wait("a gap", |log| log.events.iter().any(|event| event.event == "gap")).await;
+    }
+}
+
+/// Waits until this alert waits to fire, for at least so much.
+async fn wait_pending(prometheus: &Prometheus, name: &str, least: f64) {
+    wait::until(&format!("{name} is pending"), async || {
+        let alerts = prometheus.alerts().await;
+        let rule = alerts.iter().find(|alert| alert["name"] == name)?;
+        let pending = rule["alerts"].as_array()?.iter().filter(|alert| alert["state"] == "pending");
+        let value = pending.filter_map(|alert| alert["value"].as_str()?.parse::<f64>().ok()).next()?;
+        (value >= least).then_some(())
+    })
+    .await;
 }
 
 /// The names in `/metrics`, those of a histogram's parts among them.
@@ -175,8 +203,12 @@ async fn every_expression_of_the_dashboard_and_the_alerts_has_data_and_what_must
     .await;
     assert_eq!(prometheus.firing().await, Vec::<String>::new(), "all is well");
 
-    // What needs no time to be sure of: an entry that is no event, and a Redis that has lost everything.
+    // What needs no time to be sure of: an entry that is no event, and a Redis that has lost everything. Cursors that a
+    // client makes up are not that.
     cluster.redis.run::<String>(&["XADD", "sluice:intake", "*", "neither", "nor"]).await;
+    wait_firing(&prometheus, &["SluiceIntakeRejected"]).await;
+    make_cursors_up(&cluster.gateways[0]).await;
+    wait_pending(&prometheus, "SluiceHistoryLostInPart", f64::from(MADE_UP)).await;
     wait_firing(&prometheus, &["SluiceIntakeRejected"]).await;
     cluster.redis.run::<String>(&["FLUSHALL"]).await;
     wait_firing(&prometheus, &["SluiceHistoryLost", "SluiceIntakeRejected"]).await;
