@@ -119,6 +119,11 @@ async fn a_publisher_with_the_documented_rights_publishes_by_the_function_on_eve
         client.wait_data(&format!("to {name}")).await;
     }
     assert_eq!(client.data().len(), names.len(), "none twice");
+    // And the command.
+    let url = cluster.url().replace("redis+cluster://", "redis+cluster://publisher:secret@");
+    let published = sluice_tests::cli::sluice(&["publish", "direct0", "by the command", "--redis", &url]).await;
+    assert_eq!(published.code, Some(0), "{published:?}");
+    client.wait_data("by the command").await;
     for server in &cluster.servers {
         for forbidden in [&["SSUBSCRIBE", "sluice:direct0"][..], &["SPUBLISH", "other", "x"], &["CLUSTER", "RESET"]] {
             refused(server, "publisher", forbidden).await;

@@ -79,12 +79,20 @@ async fn rights_that_are_taken_away_are_found_by_name() {
     assert_eq!(cli::sluice(&["redis", "check", "--redis", &url]).await.code, Some(0), "others need it not");
     let _: String = redis.run(&["ACL", "SETUSER", "sluice", "+wait"]).await;
     found(&gateway, "rights", 0.0).await;
-    for (wrong, right, lacks) in [("-xadd", "+xadd", "xadd"), ("resetchannels", "&sluice:*", "publish, subscribe")] {
-        let _: String = redis.run(&["ACL", "SETUSER", "sluice", wrong]).await;
+    let set = async |words: &str| {
+        let words: Vec<_> = ["ACL", "SETUSER", "sluice"].into_iter().chain(words.split(' ')).collect();
+        let _: String = redis.run(&words).await;
+    };
+    for (wrong, right, lacks) in [
+        ("-xadd", "+xadd", "xadd"),
+        ("resetchannels", "&sluice:*", "publish, subscribe"),
+        ("resetkeys ~sluice:log:* ~sluice:limits:*", "~sluice:*", "keys ~sluice:idempotency:*, keys ~sluice:taken:*"),
+    ] {
+        set(wrong).await;
         found(&gateway, "rights", 1.0).await;
         let check = cli::sluice(&["redis", "check", "--redis", &url]).await;
         assert!(check.code == Some(1) && check.stdout.contains(&format!("prefix sluice:: {lacks}")), "{check:?}");
-        let _: String = redis.run(&["ACL", "SETUSER", "sluice", right]).await;
+        set(right).await;
         found(&gateway, "rights", 0.0).await;
     }
 }

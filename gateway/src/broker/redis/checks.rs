@@ -178,7 +178,11 @@ const RIGHTS: &str = "\
 const RIGHTS_TO_WAIT: &str = "|wait 0 0";
 const RIGHTS_ON_CLUSTERS: &str = "|cluster nodes|asking|spublish C x|ssubscribe C|sunsubscribe C";
 
-/// ARGV: rights, a key, a pub/sub channel. Answers the first words of those that the user lacks.
+/// Kinds of keys beside the log: what names begin with after the prefix.
+const KEY_KINDS: [&str; 7] = ["idempotency:", "limits:", "taken:", "lease:", "intake", "$replicas", "$denied"];
+
+/// ARGV: rights, a key, a pub/sub channel, other kinds of keys. Answers the first words of the rights that the user lacks, and the
+/// keys that it may not write.
 const LACKING: &str = "\
 local lacking = {}
 for right in string.gmatch(ARGV[1], '[^|]+') do
@@ -187,6 +191,11 @@ for right in string.gmatch(ARGV[1], '[^|]+') do
     words[#words + 1] = word == 'K' and ARGV[2] or word == 'C' and ARGV[3] or word
   end
   if not redis.acl_check_cmd(unpack(words)) then lacking[#lacking + 1] = words[1] end
+end
+if redis.acl_check_cmd('del', ARGV[2]) then
+  for i = 4, #ARGV do
+    if not redis.acl_check_cmd('del', ARGV[i]) then lacking[#lacking + 1] = 'keys ~' .. ARGV[i] .. '*' end
+  end
 end
 return lacking";
 
@@ -206,6 +215,7 @@ async fn of_rights(
     let mut ask = cmd("EVAL");
     // No key, so that every master of a cluster can be asked.
     ask.arg(LACKING).arg(0).arg(rights).arg(format!("{prefix}log:{{{prefix}check}}")).arg(format!("{prefix}check"));
+    ask.arg(KEY_KINDS.map(|kind| format!("{prefix}{kind}")).as_slice());
     let lacking: RedisResult<Vec<String>> = ask.query_async(connection).await;
     let lacking = match lacking {
         Ok(lacking) => lacking,
