@@ -288,7 +288,6 @@ impl Replayer {
         let mut channels = self.channels();
         let mut unsettled = Unsettled::default();
         let Some(state) = channels.get_mut(channel) else { return unsettled };
-        let is_known = self.verdicts.is_of_another_line(channel, asked);
         let mut doubted = Vec::new();
         state.waiting.retain(|&(shard, after)| {
             let outcome =
@@ -298,7 +297,7 @@ impl Replayer {
                     self.answer(shard, channel, after, kept, start, gap);
                     false
                 }
-                None if after == asked && is_known => {
+                None if after == asked && self.verdicts.is_of_another_line(channel, asked) => {
                     unsettled.of_another_line.entry(after).or_default().push(shard);
                     false
                 }

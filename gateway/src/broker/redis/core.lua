@@ -105,10 +105,12 @@ local function append(p, line, now, event, data, key, trim)
     if failed(noted) then return noted, false end
   end
   local written
-  if line then
-    local entry = {'event', event, 'data', data, 'prev', line.text}
-    if span then entry[7], entry[8] = 'traceparent', span end
-    written = redis.pcall('XADD', p.log, 'MAXLEN', trim, p.size, position, unpack(entry))
+  if line and span then
+    written = redis.pcall('XADD', p.log, 'MAXLEN', trim, p.size, position,
+      'event', event, 'data', data, 'prev', line.text, 'traceparent', span)
+  elseif line then
+    written = redis.pcall('XADD', p.log, 'MAXLEN', trim, p.size, position,
+      'event', event, 'data', data, 'prev', line.text)
   else
     written = redis.pcall(p.announce, p.name, version .. text .. '-0 0 ' .. traced .. event .. '\n' .. data)
   end
