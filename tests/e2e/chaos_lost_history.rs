@@ -66,6 +66,44 @@ async fn resume(gateway: &Gateway, channels: &[&str], cursor: &str) -> Client {
     Client::once(gateway.events(channels).header("Last-Event-ID", cursor)).await
 }
 
+/// A Redis and its replica, and a way to each that can be cut.
+struct Pair {
+    old: Redis,
+    new: Redis,
+    replication: Proxy,
+    link: Proxy,
+}
+
+impl Pair {
+    /// With as many gateways as a test wants, on the first of the two.
+    async fn start<const GATEWAYS: usize>() -> (Self, [Gateway; GATEWAYS]) {
+        let (old, new) = (Redis::start_durable().await, Redis::start_durable().await);
+        let (replication, link) = (Proxy::start(old.address()).await, Proxy::start(old.address()).await);
+        let address = replication.address;
+        let _: String = new.run(&["REPLICAOF", &address.ip().to_string(), &address.port().to_string()]).await;
+        let url = Some(format!("redis://{}", link.address));
+        let options = Options { config: CONFIG.to_owned(), redis: url, ..Options::default() };
+        let gateways = [(); GATEWAYS].map(|()| Gateway::spawn(options.clone()));
+        ready(&gateways).await;
+        (Self { old, new, replication, link }, gateways)
+    }
+
+    /// Lets nothing more through to the replica once it has so many entries of a channel.
+    async fn part(&self, channel: &str, entries: i64) {
+        let log = format!("sluice:log:{{sluice:{channel}}}");
+        let copied = async || (self.new.run::<i64>(&["XLEN", &log]).await == entries).then_some(());
+        wait::until("everything is on the replica", copied).await;
+        self.replication.refuse(true);
+    }
+
+    /// Puts the replica in the place of the other, which is gone with what it alone had.
+    async fn promote(&mut self) {
+        let _: String = self.new.run(&["REPLICAOF", "NO", "ONE"]).await;
+        self.link.switch(self.new.address());
+        self.old.kill();
+    }
+}
+
 async fn ready(gateways: &[Gateway]) {
     for gateway in gateways {
         gateway.wait_ready(PATIENCE).await;
@@ -191,14 +229,7 @@ async fn history_trimmed_below_a_sleeping_client_is_one_gap_and_the_oldest_entry
 
 #[tokio::test]
 async fn a_promoted_replica_that_lacks_the_last_entries_is_one_gap_for_whoever_crosses_the_fork() {
-    let (mut old, new) = (Redis::start_durable().await, Redis::start_durable().await);
-    let (replication, link) = (Proxy::start(old.address()).await, Proxy::start(old.address()).await);
-    let address = replication.address;
-    let _: String = new.run(&["REPLICAOF", &address.ip().to_string(), &address.port().to_string()]).await;
-    let url = Some(format!("redis://{}", link.address));
-    let options = Options { config: CONFIG.to_owned(), redis: url, ..Options::default() };
-    let gateways = [Gateway::spawn(options.clone()), Gateway::spawn(options)];
-    ready(&gateways).await;
+    let (mut pair, gateways) = Pair::start::<2>().await;
 
     let live = [gateways[0].subscribe(&["a", "b"]).await, gateways[1].subscribe(&["a"]).await];
     publish(&gateways[0], "a", 1..=10).await;
@@ -206,21 +237,14 @@ async fn a_promoted_replica_that_lacks_the_last_entries_is_one_gap_for_whoever_c
     wait_for(&live[0], "a", 10, 0).await;
     wait_for(&live[0], "b", 10, 0).await;
     let before = live[0].read(|log| log.last_event_id.clone());
-    let copied = async || {
-        let length: i64 = new.run(&["XLEN", "sluice:log:{sluice:b}"]).await;
-        (length == 10).then_some(())
-    };
-    wait::until("everything is on the replica", copied).await;
-    replication.refuse(true);
+    pair.part("b", 10).await;
     publish(&gateways[0], "a", 11..=15).await;
     for client in &live {
         wait_for(client, "a", 15, 0).await;
     }
     let after = live[0].read(|log| log.last_event_id.clone());
 
-    let _: String = new.run(&["REPLICAOF", "NO", "ONE"]).await;
-    link.switch(new.address());
-    old.kill();
+    pair.promote().await;
     let flows = async || (gateways[0].http.post("/channels/c/events", "x").await.status == 200).then_some(());
     wait::until("publishing goes on", flows).await;
     publish(&gateways[0], "a", 16..=20).await;
@@ -249,14 +273,7 @@ async fn a_promoted_replica_that_lacks_the_last_entries_is_one_gap_for_whoever_c
 
 #[tokio::test]
 async fn replicas_that_came_to_a_channel_while_its_end_was_being_lost_find_the_same_fork() {
-    let (mut old, new) = (Redis::start_durable().await, Redis::start_durable().await);
-    let (replication, link) = (Proxy::start(old.address()).await, Proxy::start(old.address()).await);
-    let address = replication.address;
-    let _: String = new.run(&["REPLICAOF", &address.ip().to_string(), &address.port().to_string()]).await;
-    let url = Some(format!("redis://{}", link.address));
-    let options = Options { config: CONFIG.to_owned(), redis: url, ..Options::default() };
-    let gateways = [Gateway::spawn(options.clone()), Gateway::spawn(options.clone()), Gateway::spawn(options)];
-    ready(&gateways).await;
+    let (mut pair, gateways) = Pair::start::<3>().await;
     let [knows, comes_late, comes_before] = &gateways;
 
     let there = knows.subscribe(&["a"]).await;
@@ -265,12 +282,7 @@ async fn replicas_that_came_to_a_channel_while_its_end_was_being_lost_find_the_s
     let hundredth = there.read(|log| log.last_event_id.clone());
     // It knows the last entry that is not lost, and nothing before it.
     let just_before = comes_before.subscribe(&["a"]).await;
-    let copied = async || {
-        let length: i64 = new.run(&["XLEN", "sluice:log:{sluice:a}"]).await;
-        (length == 100).then_some(())
-    };
-    wait::until("everything is on the replica", copied).await;
-    replication.refuse(true);
+    pair.part("a", 100).await;
     publish(knows, "a", 101..=102).await;
     // It knows nothing but what is lost.
     let moved = resume(comes_late, &["a"], &hundredth).await;
@@ -281,9 +293,7 @@ async fn replicas_that_came_to_a_channel_while_its_end_was_being_lost_find_the_s
         wait_for(client, "a", 103, 0).await;
     }
 
-    let _: String = new.run(&["REPLICAOF", "NO", "ONE"]).await;
-    link.switch(new.address());
-    old.kill();
+    pair.promote().await;
     let flows = async || (comes_late.http.post("/channels/c/events", "x").await.status == 200).then_some(());
     wait::until("publishing goes on", flows).await;
     publish(comes_late, "a", 104..=110).await;
@@ -299,7 +309,7 @@ async fn replicas_that_came_to_a_channel_while_its_end_was_being_lost_find_the_s
     assert_saw("came just before", &just_before, "a", 101..=120, 1);
     assert_saw("moved", &moved, "a", 101..=120, 1);
     assert_saw("joined", &joined, "a", 103..=120, 1);
-    let log: Vec<redis::Value> = new.run(&["XRANGE", "sluice:log:{sluice:a}", "-", "+"]).await;
+    let log: Vec<redis::Value> = pair.new.run(&["XRANGE", "sluice:log:{sluice:a}", "-", "+"]).await;
     assert_eq!(log.iter().filter(|entry| format!("{entry:?}").contains("fork")).count(), 1, "it is written down once");
 }
 
