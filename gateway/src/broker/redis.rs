@@ -12,6 +12,7 @@ pub mod checks;
 pub mod direct;
 pub mod facts;
 pub mod function;
+mod gather;
 mod intake;
 mod lane;
 mod library;
@@ -73,6 +74,8 @@ struct Shared {
     replica: String,
     timeout: Duration,
     pool: usize,
+    /// How long a publish may wait for others to go with.
+    gather: Duration,
     max_event_bytes: usize,
     /// On how many replicas an entry must be before it is answered for, and how long that may take.
     wait: Option<(usize, Duration)>,
@@ -115,6 +118,7 @@ impl RedisBroker {
             replica: replica.to_owned(),
             timeout: settings.timeout,
             pool: settings.pool,
+            gather: settings.gather,
             max_event_bytes,
             wait: (settings.wait_replicas > 0).then_some((settings.wait_replicas, settings.wait_timeout)),
             conflicts: Conflicts { metrics: Arc::clone(&metrics), complained: Mutex::default() },

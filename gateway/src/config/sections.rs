@@ -153,6 +153,8 @@ settings! {
         pub linger: Duration = secs(5), within(secs(0), mins(10));
         /// Connections for commands, to each master; subscriptions have their own.
         pub pool: usize = 16, within(1, 1024);
+        /// How long an event may wait for others to go with, while many are published; "0s" never.
+        pub gather: Duration = millis(1), within(secs(0), millis(100));
         /// On how many replicas of its master an event must be before it is answered for.
         pub wait_replicas: usize = 0, within(0, 16);
         /// How long that may take.

@@ -77,6 +77,7 @@ fn another_value(path: &str, default: &str) -> String {
         "log.format" => "json",
         "log.level" => "debug",
         "history.age" => "11m",
+        "redis.gather" => "3ms",
         "stream.retry_max" => "4s",
         "limits.event_bytes" => "32KiB",
         _ if default.contains("iB\"") => "128KiB",

@@ -1,8 +1,12 @@
 //! Rights that are missing and things that are flushed: no event is written and refused, and so doubled by the retry.
 
-use crate::server::{Redis, command, text, through};
+use crate::server::{Redis, command, publish, text, through};
 use redis::{RedisResult, Value, aio::MultiplexedConnection};
-use sluice_gateway::{broker::redis::direct::Direct, config::Config};
+use sluice_gateway::{
+    broker::{Broker as _, redis::direct::Direct},
+    config::Config,
+};
+use std::collections::HashMap;
 
 async fn fcall(connection: &mut MultiplexedConnection, arguments: &[&str]) -> RedisResult<Option<String>> {
     let words = [&["FCALL", "sluice_publish", "1", "sluice:news"], arguments].concat();
@@ -76,6 +80,31 @@ async fn publishing_goes_on_after_scripts_and_functions_were_flushed() {
             }
         };
         assert!(position.ends_with(&format!("-{seq}")), "{position}");
+    }
+}
+
+#[tokio::test]
+async fn events_that_go_together_are_each_published_once_and_in_order_after_scripts_were_flushed() {
+    let redis = Redis::with_library().await;
+    let gateway = redis.gateway(Config::default());
+    // With one call for each channel, and with two.
+    let batches = [&["a", "b", "c"][..], &["a", "b", "a", "c"], &["a"]];
+    let mut last = HashMap::new();
+    for _ in 0..3 {
+        for batch in batches {
+            let _: () = redis.ask(&["SCRIPT", "FLUSH"]).await;
+            let events = batch.iter().map(|channel| publish(channel, "x", None)).collect();
+            for (channel, accepted) in batch.iter().zip(gateway.publish(events).await) {
+                let last = last.entry(channel).or_insert(0);
+                *last += 1;
+                let position = accepted.expect("accepted").position.expect("a position");
+                assert_eq!(position.seq, *last, "{channel} of {batch:?}");
+            }
+        }
+    }
+    for (channel, last) in last {
+        let written: u64 = redis.ask(&["XLEN", &format!("sluice:log:{{sluice:{channel}}}")]).await;
+        assert_eq!(written, last, "{channel}");
     }
 }
 

@@ -1,7 +1,8 @@
 //! A batch of publishes as commands, and what Redis says to these as answers to publishers.
 //!
-//! Events of one channel that stand next to each other go in one call of the script, where each costs Redis a fraction
-//! of what it would cost alone. Only neighbours do: the order of the batch is the order in Redis.
+//! Events of one channel go in one call of the script, where each costs Redis a fraction of what it would cost alone:
+//! those that stand next to each other, and those of requests that came at the same time, which have no order between
+//! them. What one request asks for stays in its order.
 
 use super::{
     Conflicts, Shared,
@@ -15,7 +16,10 @@ use super::{
 use crate::broker::{Accepted, Publish, Retention, Rules, Unavailable, announcement, memory::now_micros};
 use crate::{channel::Channel, position::Position};
 use redis::{Pipeline, RedisResult, Value, aio::ConnectionLike};
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 /// The most in one call: while it runs, which is less than a millisecond, Redis serves nobody else.
 const MAX_CALL_EVENTS: usize = 64;
@@ -87,29 +91,24 @@ impl<'a> Manner<'a> {
     }
 }
 
-/// Publishes `events` in their order.
+/// Publishes what the `requests` ask for, each in its order. The answers are in the order of all of them.
 ///
 /// # Errors
 /// When the connection fails. Whether the events were taken is unknown then.
 pub(super) async fn publish(
     connection: &mut (impl ConnectionLike + Send),
     manner: &Manner<'_>,
-    events: &[&Publish],
+    requests: &[&[Publish]],
     unlinked: &mut Unlinked,
 ) -> RedisResult<Answered> {
-    let calls = calls(manner.rules, events);
-    let unlinks = unlinked.take_new(&calls);
-    // One call by itself may go by its hash: it has no tail that could get in before it while it is repeated.
-    let by_hash = matches!(calls.as_slice(), [call] if !call.plain);
-    let (mut answers, mut on_replicas) = send(connection, manner, &unlinks, &calls, !by_hash).await?;
-    if by_hash && answers.first().is_some_and(is_unknown_script) {
-        (answers, on_replicas) = send(connection, manner, &[], &calls, true).await?;
-    }
+    let calls = Calls::of(manner.rules, requests);
+    let unlinks = unlinked.take_new(&calls.calls);
+    let (answers, on_replicas) = carry_out(connection, manner, &unlinks, &calls).await?;
     let demoted = answers.iter().any(says_demoted);
-    let mut settled = settle(manner.conflicts, &calls, answers);
+    let mut settled = settle(manner.conflicts, &calls.calls, answers);
     if let (Some((wanted, _)), Some(found)) = (manner.wait, on_replicas) {
         if found >= wanted {
-            announce(connection, manner, &calls, &settled).await?;
+            announce(connection, manner, &calls.calls, &settled).await?;
         } else {
             // What has no entry is on no replica either way.
             for (accepted, _) in settled.iter_mut().flatten().flatten().filter(|(taken, _)| taken.position.is_some()) {
@@ -118,7 +117,32 @@ pub(super) async fn publish(
         }
     }
     let events = settled.into_iter().map(|event| event.map(|done| done.map(|(accepted, _)| accepted))).collect();
-    Ok(Answered { events, demoted })
+    Ok(Answered { events: calls.in_their_order(events), demoted })
+}
+
+/// Sends the calls, and once more those that the server has not the script for, with its text.
+async fn carry_out(
+    connection: &mut (impl ConnectionLike + Send),
+    manner: &Manner<'_>,
+    unlinks: &[&Channel],
+    calls: &Calls<'_>,
+) -> RedisResult<(Vec<Value>, Option<usize>)> {
+    // The server hashes a text whenever it comes, so it comes only where it must. Where a channel has two calls, the
+    // second could get in before the first if somebody gave the server the script between the two.
+    let (mut answers, mut on_replicas) = send(connection, manner, unlinks, &calls.calls, calls.repeat).await?;
+    loop {
+        let unknown: Vec<_> = (0..answers.len()).filter(|&nth| is_unknown_script(&answers[nth])).collect();
+        if unknown.is_empty() {
+            return Ok((answers, on_replicas));
+        }
+        // The first has the text and is answered otherwise, so each time there are fewer.
+        let again: Vec<_> = unknown.iter().map(|&nth| calls.calls[nth].clone()).collect();
+        let (of_these, replicas) = send(connection, manner, &[], &again, true).await?;
+        on_replicas = replicas;
+        for (nth, answer) in unknown.into_iter().zip(of_these) {
+            answers[nth] = answer;
+        }
+    }
 }
 
 /// Announces what was written to logs and is on its replicas by now. Whoever subscribes thus sees nothing that a promoted
@@ -197,46 +221,77 @@ fn is_unknown_script(answer: &Value) -> bool {
 }
 
 /// One command, and the events that its answer is about.
+#[derive(Clone)]
 struct Call<'a> {
     channel: &'a Channel,
     retention: Option<Retention>,
-    events: &'a [&'a Publish],
+    events: Vec<&'a Publish>,
+    bytes: usize,
     /// One event without history and key, which needs no script.
     plain: bool,
 }
 
-fn calls<'a>(rules: &Rules, events: &'a [&'a Publish]) -> Vec<Call<'a>> {
-    let mut calls = Vec::new();
-    for neighbours in events.chunk_by(|one, next| one.channel == next.channel) {
-        let channel = &neighbours[0].channel;
-        let retention = rules.retention(channel);
-        let is_plain = |event: &Publish| retention.is_none() && event.idempotency_key.is_none();
-        for alike in neighbours.chunk_by(|one, next| is_plain(one) == is_plain(next)) {
-            let plain = is_plain(alike[0]);
-            let most = if plain { 1 } else { MAX_CALL_EVENTS };
-            let mut rest = alike;
-            while !rest.is_empty() {
-                let events;
-                (events, rest) = rest.split_at(fitting(rest, most));
-                calls.push(Call { channel, retention, events, plain });
-            }
-        }
+impl Call<'_> {
+    fn has_room_for(&self, publish: &Publish) -> bool {
+        let plain = self.retention.is_none() && publish.idempotency_key.is_none();
+        !plain
+            && !self.plain
+            && self.events.len() < MAX_CALL_EVENTS
+            && self.bytes + publish.event.len() <= MAX_CALL_BYTES
     }
-    calls
 }
 
-/// How many of the first `events` go in one call: one, and what has room beside it.
-fn fitting(events: &[&Publish], most: usize) -> usize {
-    let mut bytes = 0;
-    let fits = |event: &&&Publish| {
-        bytes += event.event.len();
-        bytes <= MAX_CALL_BYTES
-    };
-    events.iter().take(most).take_while(fits).count().max(1)
+/// What a batch comes to.
+struct Calls<'a> {
+    calls: Vec<Call<'a>>,
+    /// Where the event is whose answer comes at each place: the calls' events, one after the other.
+    places: Vec<usize>,
+    /// Some channel has more than one.
+    repeat: bool,
+}
+
+impl<'a> Calls<'a> {
+    fn of(rules: &Rules, requests: &[&'a [Publish]]) -> Self {
+        let mut calls: Vec<Call<'a>> = Vec::new();
+        let mut places: Vec<Vec<usize>> = Vec::new();
+        let mut last_of: HashMap<&Channel, usize> = HashMap::new();
+        let mut place = 0;
+        for request in requests {
+            // What comes after another event of its request does not overtake it.
+            let mut earliest = 0;
+            for publish in *request {
+                let channel = &publish.channel;
+                let last = last_of.get(channel).copied();
+                let joined = last.filter(|&last| last >= earliest && calls[last].has_room_for(publish));
+                let nth = joined.unwrap_or_else(|| {
+                    let retention = last.map_or_else(|| rules.retention(channel), |last| calls[last].retention);
+                    let plain = retention.is_none() && publish.idempotency_key.is_none();
+                    last_of.insert(channel, calls.len());
+                    calls.push(Call { channel, retention, events: Vec::new(), bytes: 0, plain });
+                    places.push(Vec::new());
+                    calls.len() - 1
+                });
+                calls[nth].events.push(publish);
+                calls[nth].bytes += publish.event.len();
+                places[nth].push(place);
+                earliest = nth;
+                place += 1;
+            }
+        }
+        let repeat = last_of.len() < calls.len();
+        Self { calls, places: places.into_iter().flatten().collect(), repeat }
+    }
+
+    /// Puts what was said of the calls' events into the order in which these were asked for.
+    fn in_their_order<T>(&self, of_calls: Vec<T>) -> Vec<T> {
+        let mut placed: Vec<_> = self.places.iter().zip(of_calls).collect();
+        placed.sort_unstable_by_key(|(place, _)| **place);
+        placed.into_iter().map(|(_, said)| said).collect()
+    }
 }
 
 /// The commands that carry out `calls`, after the ones that unlink logs, whose answers mean nothing. `whole`: the first
-/// script call has the script's text. It does unless it is alone, as others could get in before it otherwise.
+/// script call has the script's text.
 fn pipeline(manner: &Manner<'_>, unlinks: &[&Channel], calls: &[Call<'_>], mut whole: bool) -> Pipeline {
     let Manner { names, rules, announce, asking, keys, .. } = *manner;
     let mut pipeline = Pipeline::with_capacity(unlinks.len() + calls.len() + 1);
@@ -246,7 +301,7 @@ fn pipeline(manner: &Manner<'_>, unlinks: &[&Channel], calls: &[Call<'_>], mut w
         }
         pipeline.cmd("UNLINK").arg(names.log(channel));
     }
-    for Call { channel, retention, events, plain } in calls {
+    for Call { channel, retention, events, plain, .. } in calls {
         if asking {
             pipeline.cmd("ASKING");
         }
@@ -322,8 +377,7 @@ mod tests {
     fn words(batch: &[Publish], whole: bool) -> Vec<String> {
         let (names, rules) = (Names::new("sluice:"), rules());
         let conflicts = Conflicts { metrics: Arc::new(Metrics::new()), complained: Mutex::default() };
-        let events: Vec<_> = batch.iter().collect();
-        let calls = calls(&rules, &events);
+        let calls = Calls::of(&rules, &[batch]).calls;
         let unlinks = Unlinked::default().take_new(&calls);
         let manner = Manner {
             names: &names,
@@ -342,17 +396,16 @@ mod tests {
         pipeline.cmd_iter().map(word).collect()
     }
 
-    /// How many events each call for a batch has.
-    fn sizes(batch: &[Publish]) -> Vec<usize> {
-        let events: Vec<_> = batch.iter().collect();
-        calls(&rules(), &events).iter().map(|call| call.events.len()).collect()
+    /// How many events each call for a request has.
+    fn sizes(request: &[Publish]) -> Vec<usize> {
+        Calls::of(&rules(), &[request]).calls.iter().map(|call| call.events.len()).collect()
     }
 
     #[test]
-    fn a_pipeline_of_scripts_begins_with_one_whole_text() {
+    fn a_pipeline_that_has_the_text_has_it_once_and_first() {
         let batch = ["$all", "a", "b", "$all", "a"].map(|name| publish(name, None, 1));
-        // Else the tail could be carried out by a server that someone had given the script in between, before the head.
         assert_eq!(words(&batch, true), ["UNLINK", "PUBLISH", "EVAL", "EVALSHA", "PUBLISH", "EVALSHA"]);
+        assert_eq!(words(&batch, false), ["UNLINK", "PUBLISH", "EVALSHA", "EVALSHA", "PUBLISH", "EVALSHA"]);
     }
 
     #[test]
@@ -364,12 +417,39 @@ mod tests {
     }
 
     #[test]
-    fn only_neighbours_of_one_channel_share_a_call() {
+    fn within_a_request_only_neighbours_of_one_channel_share_a_call() {
         let batch = ["a", "a", "b", "a", "a", "a"].map(|name| publish(name, None, 1));
         assert_eq!(sizes(&batch), [2, 1, 3]);
         let batch = [None, Some("k"), Some("l"), None, None].map(|key| publish("$all", key, 1));
         assert_eq!(sizes(&batch), [1, 2, 1, 1]);
         assert_eq!(words(&batch, true), ["UNLINK", "PUBLISH", "EVAL", "PUBLISH", "PUBLISH"]);
+    }
+
+    /// The data of each call's events, and the order in which they are answered.
+    fn shared(requests: &[&[(&str, &str)]]) -> (Vec<String>, Vec<String>, bool) {
+        let event = |(channel, data): &(&str, &str)| Publish {
+            event: Event::new(None, (*data).to_owned().into()).expect("valid"),
+            ..publish(channel, None, 0)
+        };
+        let requests: Vec<Vec<_>> = requests.iter().map(|request| request.iter().map(event).collect()).collect();
+        let requests: Vec<_> = requests.iter().map(Vec::as_slice).collect();
+        let calls = Calls::of(&rules(), &requests);
+        let data = |publish: &&Publish| String::from_utf8_lossy(publish.event.data_bytes()).into_owned();
+        let each: Vec<Vec<_>> = calls.calls.iter().map(|call| call.events.iter().map(data).collect()).collect();
+        let answered = calls.in_their_order(each.iter().flatten().cloned().collect());
+        (each.iter().map(|call| call.join(" ")).collect(), answered, calls.repeat)
+    }
+
+    #[test]
+    fn what_came_at_the_same_time_shares_calls_and_each_request_stays_in_order() {
+        let (calls, answered, repeat) = shared(&[&[("a", "1")], &[("b", "2")], &[("a", "3")], &[("b", "4")]]);
+        assert_eq!((calls, repeat), (vec!["1 3".to_owned(), "2 4".to_owned()], false));
+        assert_eq!(answered, ["1", "2", "3", "4"]);
+        // The second `a` may join the first; the third comes after a `c` of its own request.
+        let requests: &[&[_]] = &[&[("a", "1")], &[("a", "2"), ("c", "3"), ("a", "4")], &[("c", "5"), ("a", "6")]];
+        let (calls, answered, repeat) = shared(requests);
+        assert_eq!((calls, repeat), (vec!["1 2".to_owned(), "3 5".to_owned(), "4 6".to_owned()], true));
+        assert_eq!(answered, ["1", "2", "3", "4", "5", "6"]);
     }
 
     #[test]

@@ -256,9 +256,8 @@ impl Calls {
         let mut connection = node.server.checkout().await?;
         let announce = node.server.announce(&mut *connection).await?;
         let manner = Manner { asking, keys: Keys::Needed, ..Manner::of(shared, announce) };
-        let events: Vec<_> = batch.iter().collect();
         // Which logs are gone is not remembered: the lane sees to it once the slot has arrived.
-        match batch::publish(&mut *connection, &manner, &events, &mut Unlinked::none()).await {
+        match batch::publish(&mut *connection, &manner, &[batch], &mut Unlinked::none()).await {
             Ok(answered) => Ok(answered.events),
             Err(error) => {
                 drop(deadpool_redis::Connection::take(connection));

@@ -1,12 +1,13 @@
 //! The lane that publishes go through: one connection, a pipeline of all that waits, one after the other.
 //!
 //! One lane keeps the order in which a replica's publishers published. While one pipeline is on its way the next one
-//! fills, so the more is published, the less each event costs. What cannot be sent by its deadline is answered so, and
-//! not sent later.
+//! fills, and where events come close together it waits for a few ([`Gather`]), so the more is published, the less each
+//! event costs. What cannot be sent by its deadline is answered so, and not sent later.
 
 use super::{
     Shared,
     batch::{self, Manner, Settled, Unlinked},
+    gather::Gather,
     node::Server,
     redirect::Redirect,
     unavailable,
@@ -36,29 +37,27 @@ pub(super) type Answers = Vec<Answer>;
 
 struct Request {
     batch: Vec<Publish>,
-    deadline: Instant,
+    came: Instant,
     answer: oneshot::Sender<Answers>,
 }
 
 #[derive(Clone)]
 pub(super) struct Lane {
     requests: mpsc::Sender<Request>,
-    timeout: Duration,
 }
 
 impl Lane {
     /// Starts the lane's task, which ends when the last handle is gone.
     pub(super) fn start(shared: Arc<Shared>, server: Arc<Server>) -> Self {
         let (requests, waiting) = mpsc::channel(QUEUE);
-        let timeout = shared.timeout;
         tokio::spawn(run(shared, server, waiting));
-        Self { requests, timeout }
+        Self { requests }
     }
 
     pub(super) async fn publish(&self, batch: Vec<Publish>) -> Answers {
         let events = batch.len();
         let (answer, answered) = oneshot::channel();
-        let request = Request { batch, deadline: Instant::now() + self.timeout, answer };
+        let request = Request { batch, came: Instant::now(), answer };
         if self.requests.try_send(request).is_err() {
             return refuse(events, "too many publishes wait for it");
         }
@@ -84,17 +83,9 @@ async fn run(shared: Arc<Shared>, server: Arc<Server>, mut waiting: mpsc::Receiv
     let mut used = Instant::now();
     let mut unlinked = Unlinked::default();
     let mut requests = Vec::new();
+    let mut gather = Gather::new(shared.gather);
     while let Some(first) = waiting.recv().await {
-        let (mut events, mut bytes) = (first.batch.len(), size(&first));
-        requests.push(first);
-        while events < MAX_EVENTS
-            && bytes < MAX_BYTES
-            && let Ok(next) = waiting.try_recv()
-        {
-            events += next.batch.len();
-            bytes += size(&next);
-            requests.push(next);
-        }
+        collect(first, &mut waiting, &mut gather, &mut requests).await;
         if used.elapsed() > CHECK_AFTER {
             // It may have died meanwhile: back to the pool, which looks before it gives one out.
             connection = None;
@@ -114,7 +105,7 @@ async fn run(shared: Arc<Shared>, server: Arc<Server>, mut waiting: mpsc::Receiv
         let now = Instant::now();
         requests.retain_mut(|request| {
             // Nobody waits for it any more, or will not when the answer comes: a late publish would surprise.
-            let late = request.deadline <= now || request.answer.is_closed();
+            let late = request.came + shared.timeout <= now || request.answer.is_closed();
             if late {
                 let (closed, _) = oneshot::channel();
                 let answer = std::mem::replace(&mut request.answer, closed);
@@ -123,8 +114,7 @@ async fn run(shared: Arc<Shared>, server: Arc<Server>, mut waiting: mpsc::Receiv
             !late
         });
         let Some(open) = connection.as_mut() else { continue };
-        let events: Vec<_> = requests.iter().flat_map(|request| &request.batch).collect();
-        if events.is_empty() {
+        if requests.is_empty() {
             continue;
         }
         let announce = match server.announce(&mut **open).await {
@@ -138,7 +128,8 @@ async fn run(shared: Arc<Shared>, server: Arc<Server>, mut waiting: mpsc::Receiv
             }
         };
         let manner = Manner::of(&shared, announce);
-        match batch::publish(&mut **open, &manner, &events, &mut unlinked).await {
+        let batches: Vec<_> = requests.iter().map(|request| request.batch.as_slice()).collect();
+        match batch::publish(&mut **open, &manner, &batches, &mut unlinked).await {
             Ok(answered) => {
                 used = Instant::now();
                 if answered.demoted {
@@ -163,6 +154,32 @@ async fn run(shared: Arc<Shared>, server: Arc<Server>, mut waiting: mpsc::Receiv
             }
         }
     }
+}
+
+/// What goes into one pipeline after `first`.
+async fn collect(
+    first: Request,
+    waiting: &mut mpsc::Receiver<Request>,
+    gather: &mut Gather,
+    requests: &mut Vec<Request>,
+) {
+    let mut last = first.came;
+    let (mut events, mut bytes) = (first.batch.len(), size(&first));
+    requests.push(first);
+    let filling = gather.begin(last, Instant::now());
+    while events < MAX_EVENTS && bytes < MAX_BYTES {
+        let next = match waiting.try_recv() {
+            Ok(next) => next,
+            Err(_) if requests.len() >= filling.wanted => break,
+            Err(_) => match tokio::time::timeout_at(filling.until, waiting.recv()).await {
+                Ok(Some(next)) => next,
+                _ => break,
+            },
+        };
+        (events, bytes, last) = (events + next.batch.len(), bytes + size(&next), next.came);
+        requests.push(next);
+    }
+    gather.end(&filling, requests.len(), last, Instant::now());
 }
 
 fn size(request: &Request) -> usize {
