@@ -35,6 +35,7 @@ use crate::{auth::denied::now_ms, channel::Channel, config, metrics::Metrics, po
 use bytes::Bytes;
 use calls::Calls;
 use futures_util::future::join_all;
+use gather::Comparison;
 use link::{Want, Wanted};
 use names::Names;
 use reach::Reach;
@@ -76,6 +77,7 @@ struct Shared {
     pool: usize,
     /// How long a publish may wait for others to go with.
     gather: Duration,
+    comparison: Arc<Mutex<Comparison>>,
     max_event_bytes: usize,
     /// On how many replicas an entry must be before it is answered for, and how long that may take.
     wait: Option<(usize, Duration)>,
@@ -119,6 +121,7 @@ impl RedisBroker {
             timeout: settings.timeout,
             pool: settings.pool,
             gather: settings.gather,
+            comparison: Arc::new(Mutex::new(Comparison::new())),
             max_event_bytes,
             wait: (settings.wait_replicas > 0).then_some((settings.wait_replicas, settings.wait_timeout)),
             conflicts: Conflicts { metrics: Arc::clone(&metrics), complained: Mutex::default() },

@@ -78,6 +78,8 @@ pub(super) enum Role {
 enum Stage {
     Waiting,
     Connecting,
+    /// Connected, and the request is held back.
+    Held,
     Asked,
     Open,
     Ended,
@@ -269,6 +271,7 @@ impl Engine {
                 self.counts.open -= 1;
                 self.counts.cut += 1;
             }
+            (Stage::Held, _) => self.counts.refused += 1,
             (Stage::Waiting | Stage::Connecting | Stage::Asked, _) => {
                 self.counts.refused += 1;
                 self.opening.pending -= 1;

@@ -77,9 +77,16 @@ pub(super) fn run(args: &ResumeArgs) -> Result<(), Failure> {
     session.turn_for(nanoseconds(args.quiet), "measuring the quiet")?;
     let quiet = stage(&mut session, &before, None)?;
 
-    let before = begin(&mut session);
     (0..streams).for_each(|_| session.engine.add_stream(u32::from(RESUMED), Role::Resume));
-    session.engine.begin_opening();
+    if args.connected {
+        connect(&mut session, args)?;
+    }
+    let before = begin(&mut session);
+    if args.connected {
+        session.engine.ask_for_all();
+    } else {
+        session.engine.begin_opening();
+    }
     until_completed(&mut session, args, args.events, "resuming")?;
     let resume = stage(&mut session, &before, Some(args.events))?;
 
@@ -139,6 +146,21 @@ fn miss(session: &mut Session<'_>, events: u64) -> Result<(), Failure> {
         return Err(Failure::Failed(format!("{} events were not published, the first: {reason}", figures.failed)));
     }
     if published { Ok(()) } else { Err(Failure::Failed("the events cannot be published within a minute".into())) }
+}
+
+/// Connects the clients that are to resume, whose requests are held back.
+fn connect(session: &mut Session<'_>, args: &ResumeArgs) -> Result<(), Failure> {
+    session.engine.begin_connecting();
+    let deadline = session.engine.now() + nanoseconds(args.patience);
+    let connected = session.turn_until(deadline, |session| {
+        session.progress.show(|| "connecting".to_owned());
+        session.engine.is_opened()
+    })?;
+    if connected {
+        session.turn_for(WARMUP, "catching breath")
+    } else {
+        Err(Failure::Failed("the clients cannot be connected in time".into()))
+    }
 }
 
 /// Turns until all streams have so many events, or there is no hope of it.

@@ -127,9 +127,8 @@ async fn carry_out(
     unlinks: &[&Channel],
     calls: &Calls<'_>,
 ) -> RedisResult<(Vec<Value>, Option<usize>)> {
-    // The server hashes a text whenever it comes, so it comes only where it must. Where a channel has two calls, the
-    // second could get in before the first if somebody gave the server the script between the two.
-    let (mut answers, mut on_replicas) = send(connection, manner, unlinks, &calls.calls, calls.repeat).await?;
+    // The server hashes a text whenever it comes, so it comes only where it must.
+    let (mut answers, mut on_replicas) = send(connection, manner, unlinks, &calls.calls, false).await?;
     loop {
         let unknown: Vec<_> = (0..answers.len()).filter(|&nth| is_unknown_script(&answers[nth])).collect();
         if unknown.is_empty() {
@@ -229,6 +228,8 @@ struct Call<'a> {
     bytes: usize,
     /// One event without history and key, which needs no script.
     plain: bool,
+    /// The channel has more calls after it.
+    followed: bool,
 }
 
 impl Call<'_> {
@@ -246,8 +247,6 @@ struct Calls<'a> {
     calls: Vec<Call<'a>>,
     /// Where the event is whose answer comes at each place: the calls' events, one after the other.
     places: Vec<usize>,
-    /// Some channel has more than one.
-    repeat: bool,
 }
 
 impl<'a> Calls<'a> {
@@ -266,8 +265,10 @@ impl<'a> Calls<'a> {
                 let nth = joined.unwrap_or_else(|| {
                     let retention = last.map_or_else(|| rules.retention(channel), |last| calls[last].retention);
                     let plain = retention.is_none() && publish.idempotency_key.is_none();
-                    last_of.insert(channel, calls.len());
-                    calls.push(Call { channel, retention, events: Vec::new(), bytes: 0, plain });
+                    if let Some(before) = last_of.insert(channel, calls.len()) {
+                        calls[before].followed = true;
+                    }
+                    calls.push(Call { channel, retention, events: Vec::new(), bytes: 0, plain, followed: false });
                     places.push(Vec::new());
                     calls.len() - 1
                 });
@@ -278,8 +279,7 @@ impl<'a> Calls<'a> {
                 place += 1;
             }
         }
-        let repeat = last_of.len() < calls.len();
-        Self { calls, places: places.into_iter().flatten().collect(), repeat }
+        Self { calls, places: places.into_iter().flatten().collect() }
     }
 
     /// Puts what was said of the calls' events into the order in which these were asked for.
@@ -290,8 +290,10 @@ impl<'a> Calls<'a> {
     }
 }
 
-/// The commands that carry out `calls`, after the ones that unlink logs, whose answers mean nothing. `whole`: the first
-/// script call has the script's text.
+/// The commands that carry out `calls`, after the ones that unlink logs, whose answers mean nothing. A call has the
+/// script's text where others of its channel follow: these could get in before it if somebody gave the server the script
+/// after it was refused, and whoever sends the first one elsewhere does so with the others. `whole`: the first script
+/// call has it in any case.
 fn pipeline(manner: &Manner<'_>, unlinks: &[&Channel], calls: &[Call<'_>], mut whole: bool) -> Pipeline {
     let Manner { names, rules, announce, asking, keys, .. } = *manner;
     let mut pipeline = Pipeline::with_capacity(unlinks.len() + calls.len() + 1);
@@ -301,7 +303,7 @@ fn pipeline(manner: &Manner<'_>, unlinks: &[&Channel], calls: &[Call<'_>], mut w
         }
         pipeline.cmd("UNLINK").arg(names.log(channel));
     }
-    for Call { channel, retention, events, plain, .. } in calls {
+    for Call { channel, retention, events, plain, followed, .. } in calls {
         if asking {
             pipeline.cmd("ASKING");
         }
@@ -311,7 +313,8 @@ fn pipeline(manner: &Manner<'_>, unlinks: &[&Channel], calls: &[Call<'_>], mut w
         } else {
             let lifetime = rules.idempotency();
             let announce = (announce, if manner.wait.is_some() { Announced::Later } else { Announced::AtOnce });
-            pipeline.add_command(scripts::publish(names, channel, *retention, lifetime, events, whole, announce, keys));
+            let text = whole || *followed;
+            pipeline.add_command(scripts::publish(names, channel, *retention, lifetime, events, text, announce, keys));
             whole = false;
         }
     }
@@ -402,10 +405,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pipeline_that_has_the_text_has_it_once_and_first() {
+    fn what_could_be_overtaken_goes_with_the_text() {
         let batch = ["$all", "a", "b", "$all", "a"].map(|name| publish(name, None, 1));
-        assert_eq!(words(&batch, true), ["UNLINK", "PUBLISH", "EVAL", "EVALSHA", "PUBLISH", "EVALSHA"]);
-        assert_eq!(words(&batch, false), ["UNLINK", "PUBLISH", "EVALSHA", "EVALSHA", "PUBLISH", "EVALSHA"]);
+        assert_eq!(words(&batch[..3], true), ["UNLINK", "PUBLISH", "EVAL", "EVALSHA"]);
+        assert_eq!(words(&batch[..3], false), ["UNLINK", "PUBLISH", "EVALSHA", "EVALSHA"]);
+        // Each call that another of its channel could overtake; the first of all if it is asked for.
+        assert_eq!(words(&batch, false), ["UNLINK", "PUBLISH", "EVAL", "EVALSHA", "PUBLISH", "EVALSHA"]);
+        assert_eq!(words(&batch[2..], true), ["UNLINK", "EVAL", "PUBLISH", "EVALSHA"]);
     }
 
     #[test]
@@ -426,7 +432,7 @@ mod tests {
     }
 
     /// The data of each call's events, and the order in which they are answered.
-    fn shared(requests: &[&[(&str, &str)]]) -> (Vec<String>, Vec<String>, bool) {
+    fn shared(requests: &[&[(&str, &str)]]) -> (Vec<String>, Vec<String>) {
         let event = |(channel, data): &(&str, &str)| Publish {
             event: Event::new(None, (*data).to_owned().into()).expect("valid"),
             ..publish(channel, None, 0)
@@ -437,18 +443,18 @@ mod tests {
         let data = |publish: &&Publish| String::from_utf8_lossy(publish.event.data_bytes()).into_owned();
         let each: Vec<Vec<_>> = calls.calls.iter().map(|call| call.events.iter().map(data).collect()).collect();
         let answered = calls.in_their_order(each.iter().flatten().cloned().collect());
-        (each.iter().map(|call| call.join(" ")).collect(), answered, calls.repeat)
+        (each.iter().map(|call| call.join(" ")).collect(), answered)
     }
 
     #[test]
     fn what_came_at_the_same_time_shares_calls_and_each_request_stays_in_order() {
-        let (calls, answered, repeat) = shared(&[&[("a", "1")], &[("b", "2")], &[("a", "3")], &[("b", "4")]]);
-        assert_eq!((calls, repeat), (vec!["1 3".to_owned(), "2 4".to_owned()], false));
+        let (calls, answered) = shared(&[&[("a", "1")], &[("b", "2")], &[("a", "3")], &[("b", "4")]]);
+        assert_eq!(calls, ["1 3", "2 4"]);
         assert_eq!(answered, ["1", "2", "3", "4"]);
         // The second `a` may join the first; the third comes after a `c` of its own request.
         let requests: &[&[_]] = &[&[("a", "1")], &[("a", "2"), ("c", "3"), ("a", "4")], &[("c", "5"), ("a", "6")]];
-        let (calls, answered, repeat) = shared(requests);
-        assert_eq!((calls, repeat), (vec!["1 2".to_owned(), "3 5".to_owned(), "4 6".to_owned()], true));
+        let (calls, answered) = shared(requests);
+        assert_eq!(calls, ["1 2", "3 5", "4 6"]);
         assert_eq!(answered, ["1", "2", "3", "4", "5", "6"]);
     }
 

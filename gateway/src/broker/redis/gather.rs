@@ -5,9 +5,13 @@
 //! request is waited for than last time, and if none comes, fewer are.
 //!
 //! Publishers that each wait for their answer before they go on publish less if they wait longer. Whether they do is
-//! found out by trying too: requests are counted for a while without any waiting, and then with it.
+//! found out by trying too: requests are counted for a while without any waiting, and then with it, at all lanes
+//! together, as what is lost at one is missing at another.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// With as many requests in a pipeline as this, its own cost is small beside theirs.
@@ -19,7 +23,7 @@ const COUNTED: Duration = Duration::from_millis(100);
 /// With fewer in that time there is nothing to save.
 const FEW: usize = 20;
 /// How long what was found holds: that waiting costs nothing; and at first, and at last, that it does.
-const HOLDS: Duration = Duration::from_secs(10);
+const HOLDS: Duration = Duration::from_secs(5);
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LAST_REST: Duration = Duration::from_secs(60);
 
@@ -28,7 +32,7 @@ pub(super) struct Gather {
     /// pipeline.
     within: Duration,
     company: Company,
-    comparison: Comparison,
+    comparison: Arc<Mutex<Comparison>>,
     sent: Option<Instant>,
 }
 
@@ -42,8 +46,8 @@ pub(super) struct Filling {
 }
 
 impl Gather {
-    pub(super) fn new(within: Duration) -> Self {
-        Self { within, company: Company { together: 1, rest: 1, left: 1 }, comparison: Comparison::new(), sent: None }
+    pub(super) fn new(within: Duration, comparison: Arc<Mutex<Comparison>>) -> Self {
+        Self { within, company: Company { together: 1, rest: 1, left: 1 }, comparison, sent: None }
     }
 
     /// What a pipeline waits for from `now` on whose first request came at `first`.
@@ -53,9 +57,9 @@ impl Gather {
         let mut filling = Filling { wanted: 1, until, first, trial: false };
         if !busy {
             self.company.together = 1;
-        } else if self.comparison.waits(now) {
-            // What has waited for the pipeline before it for so long waits no longer, and says nothing.
-            filling.trial = self.company.left == 0 && now < until;
+        } else if self.compared(|comparison| comparison.waits(now)) && now < until {
+            // What has waited for the pipeline before it for so long waits no longer.
+            filling.trial = self.company.left == 0;
             filling.wanted = ENOUGH.min(self.company.together + usize::from(filling.trial));
         }
         filling
@@ -64,9 +68,13 @@ impl Gather {
     /// `found` requests are sent `now`, the last of which came at `last`.
     pub(super) fn end(&mut self, filling: &Filling, found: usize, last: Instant, now: Instant) {
         self.sent = Some(now);
-        self.comparison.count(found);
+        self.compared(|comparison| comparison.requests += found);
         let soon = last.duration_since(filling.first) < self.within / 2;
         self.company.came(filling, found, soon);
+    }
+
+    fn compared<T>(&self, with: impl FnOnce(&mut Comparison) -> T) -> T {
+        with(&mut self.comparison.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -81,7 +89,9 @@ struct Company {
 
 impl Company {
     fn came(&mut self, filling: &Filling, found: usize, soon: bool) {
-        self.together = found.min(filling.wanted);
+        if filling.wanted > 1 || found == 1 {
+            self.together = found.min(filling.wanted);
+        }
         if found >= filling.wanted {
             self.rest = if filling.trial { (self.rest / 2).max(1) } else { self.rest };
             self.left = if filling.trial { 0 } else { self.left.saturating_sub(1) };
@@ -95,8 +105,8 @@ impl Company {
     }
 }
 
-/// Whether as much is published with waiting as without.
-struct Comparison {
+/// Whether as much is published with waiting as without, by all that the gateway's publishers publish.
+pub(super) struct Comparison {
     phase: Phase,
     since: Option<Instant>,
     requests: usize,
@@ -113,12 +123,8 @@ enum Phase {
 }
 
 impl Comparison {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self { phase: Phase::Without, since: None, requests: 0, rest: FIRST_REST }
-    }
-
-    fn count(&mut self, requests: usize) {
-        self.requests += requests;
     }
 
     /// Whether to wait, as far as is known `now`.
@@ -130,7 +136,7 @@ impl Comparison {
             Phase::Without if passed >= COUNTED && self.requests < FEW => Some(Phase::Without),
             Phase::Without if passed >= COUNTED => Some(Phase::With(self.requests)),
             Phase::With(_) if passed >= COUNTED * 2 => Some(Phase::Without),
-            Phase::With(without) if passed >= COUNTED && self.requests * 5 >= without * 4 => {
+            Phase::With(without) if passed >= COUNTED && self.requests * 10 >= without * 9 => {
                 self.rest = FIRST_REST;
                 Some(Phase::Waits)
             }
@@ -155,6 +161,10 @@ mod tests {
 
     const WITHIN: Duration = Duration::from_millis(1);
 
+    fn gather() -> Gather {
+        Gather::new(WITHIN, Arc::new(Mutex::new(Comparison::new())))
+    }
+
     /// A lane with a clock of its own.
     struct Lane {
         gather: Gather,
@@ -166,7 +176,7 @@ mod tests {
 
     impl Lane {
         fn new() -> Self {
-            Self { gather: Gather::new(WITHIN), now: Instant::now(), waited: Duration::ZERO, depths: Vec::new() }
+            Self { gather: gather(), now: Instant::now(), waited: Duration::ZERO, depths: Vec::new() }
         }
 
         /// One pipeline, to whose first request others come so much later, if it waits for them.
@@ -262,13 +272,14 @@ mod tests {
 
     #[test]
     fn what_waited_for_the_pipeline_before_waits_no_longer() {
-        let mut gather = Gather::new(WITHIN);
-        gather.comparison.phase = Phase::Waits;
-        gather.company.left = 0;
+        let mut gather = gather();
+        gather.compared(|comparison| comparison.phase = Phase::Waits);
+        (gather.company.left, gather.company.together) = (0, 3);
         let first = Instant::now();
         gather.sent = Some(first);
         let filling = gather.begin(first, first + WITHIN);
-        assert_eq!((filling.wanted, filling.until, filling.trial), (1, first + WITHIN, false));
-        assert!(gather.begin(first, first).trial);
+        assert_eq!((filling.wanted, filling.trial), (1, false));
+        let filling = gather.begin(first, first);
+        assert_eq!((filling.wanted, filling.trial), (4, true));
     }
 }

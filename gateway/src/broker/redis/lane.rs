@@ -83,7 +83,9 @@ async fn run(shared: Arc<Shared>, server: Arc<Server>, mut waiting: mpsc::Receiv
     let mut used = Instant::now();
     let mut unlinked = Unlinked::default();
     let mut requests = Vec::new();
-    let mut gather = Gather::new(shared.gather);
+    // Far from the time that a publish may take.
+    let within = shared.gather.min(shared.timeout / 4);
+    let mut gather = Gather::new(within, Arc::clone(&shared.comparison));
     while let Some(first) = waiting.recv().await {
         collect(first, &mut waiting, &mut gather, &mut requests).await;
         if used.elapsed() > CHECK_AFTER {
@@ -171,6 +173,7 @@ async fn collect(
         let next = match waiting.try_recv() {
             Ok(next) => next,
             Err(_) if requests.len() >= filling.wanted => break,
+            // The timer's ticks are of a millisecond: it may ring as much later.
             Err(_) => match tokio::time::timeout_at(filling.until, waiting.recv()).await {
                 Ok(Some(next)) => next,
                 _ => break,

@@ -109,8 +109,7 @@ pub(super) enum Keys {
     Needed,
 }
 
-/// Publishes events of one channel in one step. `whole` for the first call of a pipeline of several: a tail whose head
-/// was not known to the server could otherwise get in before it.
+/// Publishes events of one channel in one step; `whole`: with the script's text.
 #[expect(clippy::too_many_arguments, reason = "as many as the script has")]
 pub(super) fn publish(
     names: &Names,

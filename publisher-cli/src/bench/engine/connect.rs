@@ -28,6 +28,9 @@ pub(super) struct Opening {
     /// When it began, and with which stream.
     began: u64,
     first: usize,
+    /// Streams get their connections only, and are asked for later, all at once.
+    holds: bool,
+    held: Vec<usize>,
 }
 
 /// The local addresses that the streams' connections come from, in turn.
@@ -108,7 +111,27 @@ impl Engine {
         self.opening.first = self.opening.next;
     }
 
-    /// Whether all streams are open or have failed.
+    /// Begins to connect the streams that were added since the last time, and to hold their requests back.
+    pub(in crate::bench) fn begin_connecting(&mut self) {
+        self.begin_opening();
+        self.opening.holds = true;
+    }
+
+    /// Sends all requests that were held back.
+    pub(in crate::bench) fn ask_for_all(&mut self) {
+        self.opening.holds = false;
+        for index in std::mem::take(&mut self.opening.held) {
+            if self.streams[index].stage == Stage::Held {
+                self.streams[index].stage = Stage::Connecting;
+                self.opening.pending += 1;
+                if let Err(reason) = self.ask(index) {
+                    self.ended(index, &reason);
+                }
+            }
+        }
+    }
+
+    /// Whether all streams are open, or held back, or have failed.
     pub(in crate::bench) fn is_opened(&self) -> bool {
         self.opening.next == self.streams.len() && self.opening.pending == 0
     }
@@ -150,8 +173,19 @@ impl Engine {
         Ok(())
     }
 
+    /// What a stream's connection that is there is for.
+    pub(super) fn connected(&mut self, index: usize) -> Result<(), Ended> {
+        if !self.opening.holds {
+            return self.ask(index);
+        }
+        self.streams[index].stage = Stage::Held;
+        self.opening.pending -= 1;
+        self.opening.held.push(index);
+        Ok(())
+    }
+
     /// Sends a stream's request, once its connection is there.
-    pub(super) fn ask(&mut self, index: usize) -> Result<(), Ended> {
+    fn ask(&mut self, index: usize) -> Result<(), Ended> {
         let stream = &mut self.streams[index];
         let Some(socket) = &mut stream.socket else { return Ok(()) };
         if let Ok(Some(error)) | Err(error) = socket.take_error() {

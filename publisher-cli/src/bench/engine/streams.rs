@@ -8,7 +8,7 @@ impl Engine {
     pub(super) fn stream_ready(&mut self, index: usize, event: &Event) {
         if self.streams[index].stage == Stage::Connecting
             && event.is_writable()
-            && let Err(reason) = self.ask(index)
+            && let Err(reason) = self.connected(index)
         {
             return self.ended(index, &reason);
         }
