@@ -263,12 +263,14 @@ async fn streams_come_from_the_given_addresses_over_both_protocols() {
 async fn clients_that_resume_at_once_get_exactly_what_they_missed() {
     let url = gateway().await;
     let load = ["-n", "20", "--events", "30", "--watch", "3", "--quiet", "200ms"];
-    let (ended, found) = bench(&[&["resume", "--url", &url], &load[..]].concat()).await;
-    assert_eq!((ended.code, faults(&found)), (Some(0), [0; 3]), "{}", ended.stderr);
-    for stage in ["resume", "live"] {
-        assert_eq!((&found[stage]["deliveries"], &found[stage]["is_complete"]), (&600.into(), &true.into()));
+    for how in [&[][..], &["--connected"]] {
+        let (ended, found) = bench(&[&["resume", "--url", &url], &load[..], how].concat()).await;
+        assert_eq!((ended.code, faults(&found)), (Some(0), [0; 3]), "{}", ended.stderr);
+        for stage in ["resume", "live"] {
+            assert_eq!((&found[stage]["deliveries"], &found[stage]["is_complete"]), (&600.into(), &true.into()));
+        }
+        assert!(found["resume_to_live"].as_f64() > Some(0.0), "{found}");
     }
-    assert!(found["resume_to_live"].as_f64() > Some(0.0), "{found}");
     // More than the gateway keeps is missed, and that is found.
     let load = ["-n", "2", "--events", "1200", "--watch", "1", "--quiet", "0s", "--patience", "2s"];
     let (ended, found) = bench(&[&["resume", "--url", &url], &load[..]].concat()).await;
