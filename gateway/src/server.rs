@@ -67,7 +67,8 @@ impl Listeners {
     /// When one of them is taken or not ours.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let failed = |key, address| move |error| StartError::Bind { key, address, error };
-        let public = accept::bind(config.listen).map_err(failed("listen", config.listen))?;
+        let public =
+            accept::bind(config.listen, config.stream.write_timeout).map_err(failed("listen", config.listen))?;
         let admin =
             std::net::TcpListener::bind(config.admin_listen).map_err(failed("admin_listen", config.admin_listen))?;
         Ok(Self { public, admin })

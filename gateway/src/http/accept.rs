@@ -5,6 +5,8 @@ use crate::lifecycle::Phase;
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
 
+/// Unsent bytes in the kernel at which a socket says that it is full: what waits, waits where a policy can act on it.
+pub(super) const NOTSENT_LOWAT: u32 = 16 * 1024;
 /// Connections that the kernel holds for us, bounded by `net.core.somaxconn`: a whole replica's clients may come at once.
 const BACKLOG: i32 = 65_535;
 /// How long those have who are about to connect when the end comes: more than a round trip between a proxy and us.
@@ -12,17 +14,32 @@ const HANDSHAKE: Duration = Duration::from_millis(50);
 /// After the kernel had no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Binds a listener for many connections at once. Needs a tokio runtime.
+/// Binds a listener for many connections at once, whose peers take bytes within `write_timeout` or are cut. Needs a
+/// tokio runtime.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr, write_timeout: Duration) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    tune(&socket, write_timeout)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Sets what every connection inherits from its listener, which saves three calls for each.
+#[cfg(target_os = "linux")]
+fn tune(listener: &socket2::Socket, write_timeout: Duration) -> io::Result<()> {
+    listener.set_tcp_nodelay(true)?;
+    listener.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    listener.set_tcp_user_timeout(Some(write_timeout))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn tune(listener: &socket2::Socket, _write_timeout: Duration) -> io::Result<()> {
+    listener.set_tcp_nodelay(true)
 }
 
 /// Connections taken in before it is the turn of those who are here already. Thousands may come at once.
@@ -68,7 +85,6 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 }
 
 fn take(app: &Arc<App>, stream: TcpStream, address: SocketAddr) {
-    let _ = stream.set_nodelay(true);
     let seat = app.pending.enter();
     tokio::spawn(connection::serve(Arc::clone(app), stream, address, seat));
 }
@@ -116,4 +132,21 @@ fn turn_away(_listener: &TcpListener) -> io::Result<()> {
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_inherit_what_was_set_for_their_listener() {
+        let listener = bind(([127, 0, 0, 1], 0).into(), Duration::from_secs(7)).expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (_client, (stream, _)) = (client.expect("connects"), accepted.expect("accepted"));
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().expect("asked"));
+        assert_eq!(socket.tcp_notsent_lowat().expect("asked"), NOTSENT_LOWAT);
+        assert_eq!(socket.tcp_user_timeout().expect("asked"), Some(Duration::from_secs(7)));
+    }
 }

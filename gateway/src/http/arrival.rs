@@ -6,13 +6,10 @@ use crate::edge::{
     proxy_header,
     tls::{Handshake, Tls},
 };
-use std::{fmt::Display, future::Future, io, net::SocketAddr, pin::Pin, time::Duration};
+use std::{fmt::Display, future::Future, net::SocketAddr, pin::Pin, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::server::TlsStream;
-
-/// Unsent bytes in the kernel at which a socket says that it is full: what waits, waits where a policy can act on it.
-pub(super) const NOTSENT_LOWAT: u32 = 16 * 1024;
 
 /// A socket beneath TLS: an error once it takes nothing for `stream.write_timeout`.
 type Timed = Pin<Box<TimeoutStream<TcpStream>>>;
@@ -41,26 +38,12 @@ pub(super) async fn secured(
     peer: SocketAddr,
 ) -> Option<(Box<TlsStream<Timed>>, Handshake)> {
     let write_timeout = app.config.stream.write_timeout;
-    if let Err(error) = tune(&stream, write_timeout) {
-        return turn_away(app, "tls", peer, &error.to_string());
-    }
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_timeout));
     match within(app.config.http.header_timeout, tls.accept(Box::pin(stream))).await {
         Ok(secure) => Some(secure),
         Err(why) => turn_away(app, "tls", peer, &why),
     }
-}
-
-/// Prepares a socket for a stream.
-pub(super) fn tune(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
-    let socket = socket2::SockRef::from(stream);
-    #[cfg(target_os = "linux")]
-    {
-        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-        socket.set_tcp_user_timeout(Some(write_timeout))?;
-    }
-    Ok(())
 }
 
 async fn within<T, E: Display>(limit: Duration, step: impl Future<Output = Result<T, E>>) -> Result<T, String> {

@@ -5,7 +5,8 @@
 
 use super::{
     App,
-    arrival::{self, NOTSENT_LOWAT},
+    accept::NOTSENT_LOWAT,
+    arrival,
     bare_refusal::Explained,
     body::Body,
     caller::Peer,
@@ -251,7 +252,6 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 }
 
 fn hand_over(app: &App, stream: TcpStream, handoff: Handoff) -> io::Result<()> {
-    arrival::tune(&stream, app.config.stream.write_timeout)?;
     let stream = stream.into_std()?;
     let Handoff { wanted, permit, head, span } = handoff;
     let shard = app.hub.least_loaded();
