@@ -140,6 +140,15 @@ pub(super) fn check(redis: &Redis, problems: &mut Problems) {
     if let Err((key, why)) = redis.target() {
         problems.add(key, format!("{key}: {why}"));
     }
+    if redis.wait_replicas > 0 && !redis.is_configured() {
+        problems.add(
+            "redis.wait_replicas",
+            format!(
+                "redis.wait_replicas = {}: there is no Redis: set redis.url, redis.sentinels or redis.cluster",
+                redis.wait_replicas
+            ),
+        );
+    }
     if redis.wait_replicas > 0 && redis.wait_timeout >= redis.timeout {
         let (wait, all) = (redis.wait_timeout.toml(), redis.timeout.toml());
         problems.add(
