@@ -92,6 +92,7 @@ REFUSED = {
     # Redis.
     "{ trialRedis: { enabled: true }, config: { redis: { url: 'redis://r' } } }": "trialRedis.enabled is true",
     "config: { redis: { wait_replicas: 1 } }": "the trial Redis has no replica",
+    "{ trialRedis: { enabled: false }, replicaCount: 1, config: { redis: { wait_replicas: 1 } } }": "and there is no Redis",
     "trialRedis: { enabled: false }": "several replicas without a Redis",
     "{ trialRedis: { enabled: false }, replicaCount: 1, autoscaling: { enabled: true } }": "several replicas without a Redis",
     "config: { redis: { url: 'redis://r', cluster: ['redis://c'] } }": "name a Redis each",

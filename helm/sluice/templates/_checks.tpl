@@ -63,6 +63,8 @@
 {{- if and (not $own) (not $trial) }}
 {{- if or (gt (int .Values.replicaCount) 1) .Values.autoscaling.enabled }}
 - several replicas without a Redis would each have events of their own: name one in config.redis, or set replicaCount to 1 and autoscaling.enabled to false
+{{- else if $redis.wait_replicas }}
+- config.redis.wait_replicas is {{ int $redis.wait_replicas }}, and there is no Redis: name one with replicas, or leave it out
 {{- end }}
 {{- end }}
 {{- if not $own }}

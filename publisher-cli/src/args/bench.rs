@@ -143,7 +143,8 @@ pub struct ResumeArgs {
     /// How many events each has missed; the server must keep as many
     #[arg(long, value_name = "E", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub events: u64,
-    /// Connect all clients first, and measure from when they send their requests, all at once
+    /// Connect all clients first, and measure from when they send their requests, all at once; the server has to bear
+    /// so many connections without a request
     #[arg(long)]
     pub connected: bool,
     /// How many streams watch another channel meanwhile

@@ -134,6 +134,7 @@ impl World {
                 for &slot in &slots {
                     all.move_slot(slot, to, from).await;
                 }
+                all.wait_agreed().await;
                 slots.len()
             }
             Kind::AddMaster => {
@@ -146,6 +147,7 @@ impl World {
                 for &slot in &slots {
                     all.move_slot(slot, from, to).await;
                 }
+                all.wait_agreed().await;
                 slots.len()
             }
         }
@@ -199,6 +201,7 @@ async fn lose_master_of_cluster(all: &mut RedisCluster, target: usize, kind: Kin
         _ => {}
     }
     all.wait_whole().await;
+    all.wait_agreed().await;
     all.wait_replicated().await;
     1
 }

@@ -20,8 +20,8 @@ const ENOUGH: usize = 8;
 const MAX_REST: u32 = 256;
 /// How long requests are counted.
 const COUNTED: Duration = Duration::from_millis(100);
-/// With fewer in that time there is nothing to save.
-const FEW: usize = 20;
+/// With fewer in that time there is little to save, and how many they are is chance.
+const FEW: usize = 50;
 /// How long what was found holds: that waiting costs nothing; and at first, and at last, that it does.
 const HOLDS: Duration = Duration::from_secs(5);
 const FIRST_REST: Duration = Duration::from_secs(1);
@@ -116,8 +116,8 @@ pub(super) struct Comparison {
 #[derive(Clone, Copy)]
 enum Phase {
     Without,
-    /// After so many requests without.
-    With(usize),
+    /// After so many requests a second without.
+    With(f64),
     Waits,
     Rests,
 }
@@ -129,14 +129,19 @@ impl Comparison {
 
     /// Whether to wait, as far as is known `now`.
     fn waits(&mut self, now: Instant) -> bool {
-        let passed = now.duration_since(*self.since.get_or_insert(now));
+        let Some(since) = self.since else {
+            (self.since, self.requests) = (Some(now), 0);
+            return false;
+        };
+        let passed = now.duration_since(since);
+        let rate = f64::from(u32::try_from(self.requests).unwrap_or(u32::MAX)) / passed.as_secs_f64();
         let next = match self.phase {
             // Of a longer time, with a pause in it, nothing can be said.
             Phase::Without if passed >= COUNTED * 2 => Some(Phase::Without),
             Phase::Without if passed >= COUNTED && self.requests < FEW => Some(Phase::Without),
-            Phase::Without if passed >= COUNTED => Some(Phase::With(self.requests)),
+            Phase::Without if passed >= COUNTED => Some(Phase::With(rate)),
             Phase::With(_) if passed >= COUNTED * 2 => Some(Phase::Without),
-            Phase::With(without) if passed >= COUNTED && self.requests * 10 >= without * 9 => {
+            Phase::With(without) if passed >= COUNTED && rate >= without * 0.9 => {
                 self.rest = FIRST_REST;
                 Some(Phase::Waits)
             }

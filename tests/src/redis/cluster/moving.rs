@@ -1,7 +1,8 @@
 //! Slots on their way between masters, all at once or step by step.
 
-use super::RedisCluster;
+use super::{Member, RedisCluster};
 use crate::wait;
+use std::collections::BTreeMap;
 
 impl RedisCluster {
     /// Moves a slot with its keys, as `redis-cli --cluster reshard` does.
@@ -75,5 +76,30 @@ impl RedisCluster {
         for nth in [to, from] {
             let _: String = self.servers[nth].run(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &id]).await;
         }
+    }
+
+    /// Waits until all servers, replicas too, say the same of who has which slots. One that is promoted before it has
+    /// heard of a move claims what its master had before, and the cluster can lose the slot for good.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn wait_agreed(&self) {
+        let agreed = async || {
+            let mut first = None;
+            for server in &self.servers {
+                let mut connection = server.try_connection().await?;
+                let nodes: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await.ok()?;
+                let members = nodes.lines().map(Member::read);
+                let owners: BTreeMap<_, _> = members
+                    .filter(|member| member.master && !member.slots.is_empty())
+                    .map(|member| (member.id, member.slots))
+                    .collect();
+                if *first.get_or_insert_with(|| owners.clone()) != owners {
+                    return None;
+                }
+            }
+            Some(())
+        };
+        wait::until("the servers agree on who has which slots", agreed).await;
     }
 }
