@@ -1,6 +1,7 @@
 //! A master is lost whose replica had been parted from it: what had been acknowledged meanwhile is lost with it, and said
 //! to be; unless an acknowledgement waits for the replica.
 
+use rustix::process::Signal;
 use serde_json::json;
 use sluice_tests::{
     check::payload,
@@ -114,6 +115,42 @@ async fn nothing_is_lost_that_was_acknowledged_by_a_replica_too() {
     publish(&gateways[0], "a", 11..=20).await;
     wait_for(&live, "a", 20, 0).await;
     assert_saw("live", &live, "a", 1..=20, &[]);
+}
+
+#[tokio::test]
+async fn who_reads_history_waits_for_the_replica_too() {
+    let (master, mut replica) = (Redis::start().await, Redis::start().await);
+    let (host, port) = (master.address().ip().to_string(), master.address().port().to_string());
+    let _: String = replica.run(&["REPLICAOF", &host, &port]).await;
+    let follows = async || {
+        let info: String = replica.run(&["INFO", "replication"]).await;
+        info.contains("master_link_status:up").then_some(())
+    };
+    wait::until("it follows", follows).await;
+    let config = format!("{CONFIG}timeout = \"25s\"\nwait_replicas = 1\nwait_timeout = \"20s\"\n");
+    let redis = Some(format!("redis://{}", master.address()));
+    let gateway = Gateway::start_with(Options { config, redis, ..Options::default() }).await;
+    publish(&gateway, "a", 1..=1).await;
+    let waiting = async |count: usize| {
+        let enough = async || {
+            let clients: String = master.run(&["CLIENT", "LIST"]).await;
+            (clients.lines().filter(|client| client.contains(" cmd=wait ")).count() >= count).then_some(())
+        };
+        wait::until("a client of redis waits for the replica", enough).await;
+    };
+    replica.signal(Signal::STOP);
+    let publishing = gateway.http.send("POST", "/channels/a/events", &[], payload("a", 2));
+    let reading = async {
+        waiting(1).await;
+        gateway.http.get("/channels/a/events?since=earliest").await
+    };
+    let going_on = async {
+        waiting(2).await;
+        replica.signal(Signal::CONT);
+    };
+    let (published, read, ()) = tokio::join!(publishing, reading, going_on);
+    assert_eq!((published.status, read.status), (200, 200), "{} {}", published.text(), read.text());
+    assert_eq!(read.json()["events"].as_array().map(Vec::len), Some(2), "{}", read.text());
 }
 
 #[tokio::test]

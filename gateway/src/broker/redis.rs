@@ -286,8 +286,16 @@ impl Broker for RedisBroker {
     ) -> BoxFuture<'a, Result<Page, Unavailable>> {
         Box::pin(async move {
             let names = &self.shared.names;
+            let log = names.log(channel);
             let read = |_: &calls::Place| scripts::read(names, channel, after, before, count);
-            let answer = self.calls.query(&names.log(channel), read).await?;
+            let answer = match self.shared.rules.retention(channel) {
+                Some(kept) => {
+                    let mut renew = redis::cmd("EXPIRE");
+                    renew.arg(&log).arg(kept.memory.as_secs().max(1));
+                    self.calls.query_shown(&log, read, renew).await?
+                }
+                None => self.calls.query(&log, read).await?,
+            };
             scripts::page(answer).map_err(|error| unavailable(&error))
         })
     }

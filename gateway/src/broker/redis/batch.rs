@@ -194,7 +194,7 @@ async fn send(
     let before = unlinks.len() * each;
     let wait = manner.wait.filter(|_| calls.iter().any(|call| !call.plain));
     if let Some((replicas, limit)) = wait {
-        commands.cmd("WAIT").arg(replicas).arg(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        commands.add_command(scripts::wait(replicas, limit));
     }
     let answered = calls.len() * each + usize::from(wait.is_some());
     let mut answers = connection.req_packed_commands(&commands, before, answered).await?;

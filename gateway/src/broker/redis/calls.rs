@@ -77,6 +77,27 @@ impl Calls {
 
     /// One command about `name`, made for where it is carried out.
     pub(super) async fn query(&self, name: &str, make: impl Fn(&Place) -> Cmd) -> Result<Value, Unavailable> {
+        self.query_then(name, make, None).await
+    }
+
+    /// Reads what is to be shown: where entries wait for replicas, it is answered once these have what was read, or the
+    /// time that publishing waits is over. `write`: what changes nothing, but WAIT has something to wait for.
+    pub(super) async fn query_shown(
+        &self,
+        name: &str,
+        make: impl Fn(&Place) -> Cmd,
+        write: Cmd,
+    ) -> Result<Value, Unavailable> {
+        let waited = self.shared.wait.map(|(replicas, limit)| (write, scripts::wait(replicas, limit)));
+        self.query_then(name, make, waited.as_ref()).await
+    }
+
+    async fn query_then(
+        &self,
+        name: &str,
+        make: impl Fn(&Place) -> Cmd,
+        then: Option<&(Cmd, Cmd)>,
+    ) -> Result<Value, Unavailable> {
         let deadline = Instant::now() + self.shared.timeout;
         let mut keys = Keys::All;
         let mut asked: Option<String> = None;
@@ -90,14 +111,23 @@ impl Calls {
             if let Some(node) = node {
                 let mut connection = node.server.checkout().await?;
                 let announce = node.server.announce(&mut *connection).await?;
-                let mut pipeline = Pipeline::with_capacity(2);
+                let mut pipeline = Pipeline::with_capacity(5);
+                let before = usize::from(asked.is_some());
+                let mut count = 1;
                 if asked.is_some() {
                     pipeline.cmd("ASKING");
                 }
                 pipeline.add_command(make(&Place { announce, keys }));
-                let answer = connection.req_packed_commands(&pipeline, usize::from(asked.is_some()), 1).await;
+                if let Some((write, wait)) = then {
+                    if asked.is_some() {
+                        pipeline.cmd("ASKING");
+                    }
+                    pipeline.add_command(write.clone()).add_command(wait.clone());
+                    count += before + 2;
+                }
+                let answer = connection.req_packed_commands(&pipeline, before, count).await;
                 let answer = match answer {
-                    Ok(mut answers) => answers.pop().unwrap_or(Value::Nil),
+                    Ok(answers) => answers.into_iter().next().unwrap_or(Value::Nil),
                     Err(error) => {
                         drop(deadpool_redis::Connection::take(connection));
                         self.shared.refresh.notify_one();

@@ -256,7 +256,7 @@ impl Intake {
         }
         let wait = self.calls.shared.wait;
         if let Some((replicas, limit)) = wait {
-            pipeline.cmd("WAIT").arg(replicas).arg(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+            pipeline.add_command(scripts::wait(replicas, limit));
         }
         let count = calls.len() + usize::from(wait.is_some());
         let mut answers = match connection.req_packed_commands(&pipeline, 0, count).await {

@@ -165,6 +165,13 @@ pub(super) fn touch(idempotency: &str, lifetime: Duration) -> Cmd {
     command
 }
 
+/// Waits until so many replicas have what the connection wrote, or the time is over.
+pub(super) fn wait(replicas: usize, limit: Duration) -> Cmd {
+    let mut command = redis::cmd("WAIT");
+    command.arg(replicas).arg(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    command
+}
+
 /// What publishing answers.
 pub(super) struct Published {
     /// For each event, in order.
