@@ -312,7 +312,10 @@ impl Broker for RedisBroker {
     fn ends<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<Option<Ends>, Unavailable>> {
         Box::pin(async move {
             // A page from before everything: the first entry and the top in one step.
-            let page = self.read(channel, Position::default(), 0, 1).await?;
+            let names = &self.shared.names;
+            let read = |_: &calls::Place| scripts::read(names, channel, Position::default(), 0, 1);
+            let answer = self.calls.query(&names.log(channel), read).await?;
+            let page = scripts::page(answer).map_err(|error| unavailable(&error))?;
             let exists = page.last != Position::default();
             Ok(exists.then(|| Ends { first: page.entries.first().map(|entry| entry.at), last: page.last }))
         })

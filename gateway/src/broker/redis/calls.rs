@@ -32,6 +32,14 @@ pub(super) struct Calls {
     pub(super) routing: watch::Receiver<Arc<Routing>>,
 }
 
+/// That replicas have what was read: what is written so that there is something to wait for, how many of them, and for
+/// how long.
+struct Confirmed {
+    write: Cmd,
+    replicas: usize,
+    limit: Duration,
+}
+
 /// Where and how a command is carried out.
 pub(super) struct Place {
     pub(super) announce: Announce,
@@ -80,23 +88,25 @@ impl Calls {
         self.query_then(name, make, None).await
     }
 
-    /// Reads what is to be shown: where entries wait for replicas, it is answered once these have what was read, or the
-    /// time that publishing waits is over. `write`: what changes nothing, but WAIT has something to wait for.
+    /// Reads what is to be shown: where entries wait for replicas, it is answered once these have what was read, and
+    /// not if they lack it, or the server could be a master that was replaced and does not know it yet. Where replicas
+    /// have been away for longer than that can be, it is answered all the same. `write`: what changes nothing, but WAIT
+    /// has something to wait for.
     pub(super) async fn query_shown(
         &self,
         name: &str,
         make: impl Fn(&Place) -> Cmd,
         write: Cmd,
     ) -> Result<Value, Unavailable> {
-        let waited = self.shared.wait.map(|(replicas, limit)| (write, scripts::wait(replicas, limit)));
-        self.query_then(name, make, waited.as_ref()).await
+        let then = self.shared.wait.map(|(replicas, limit)| Confirmed { write, replicas, limit });
+        self.query_then(name, make, then.as_ref()).await
     }
 
     async fn query_then(
         &self,
         name: &str,
         make: impl Fn(&Place) -> Cmd,
-        then: Option<&(Cmd, Cmd)>,
+        then: Option<&Confirmed>,
     ) -> Result<Value, Unavailable> {
         let deadline = Instant::now() + self.shared.timeout;
         let mut keys = Keys::All;
@@ -118,16 +128,29 @@ impl Calls {
                     pipeline.cmd("ASKING");
                 }
                 pipeline.add_command(make(&Place { announce, keys }));
-                if let Some((write, wait)) = then {
+                if let Some(Confirmed { write, replicas, limit }) = then {
                     if asked.is_some() {
                         pipeline.cmd("ASKING");
                     }
-                    pipeline.add_command(write.clone()).add_command(wait.clone());
+                    pipeline.add_command(write.clone()).add_command(scripts::wait(*replicas, *limit));
                     count += before + 2;
                 }
                 let answer = connection.req_packed_commands(&pipeline, before, count).await;
                 let answer = match answer {
-                    Ok(answers) => answers.into_iter().next().unwrap_or(Value::Nil),
+                    Ok(mut answers) => {
+                        let on_replicas = then.and_then(|_| answers.pop());
+                        let answer = answers.into_iter().next().unwrap_or(Value::Nil);
+                        if let Some(Confirmed { replicas, .. }) = then
+                            && !matches!(answer, Value::ServerError(_))
+                        {
+                            let found = on_replicas.and_then(|found| redis::from_redis_value(found).ok()).unwrap_or(0);
+                            if !node.server.confirms(found >= *replicas) {
+                                let why = format!("{found} replicas have what was read, {replicas} are waited for");
+                                return Err(Unavailable(why));
+                            }
+                        }
+                        answer
+                    }
                     Err(error) => {
                         drop(deadpool_redis::Connection::take(connection));
                         self.shared.refresh.notify_one();

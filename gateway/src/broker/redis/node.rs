@@ -13,7 +13,7 @@ use deadpool_redis::{Manager, Pool, PoolError, Runtime};
 use redis::{AsyncConnectionConfig, ConnectionInfo, aio::ConnectionLike};
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 
@@ -33,7 +33,13 @@ pub(super) struct Server {
     timeout: Duration,
     cluster: bool,
     facts: Mutex<Option<Facts>>,
+    /// Since when its replicas have lacked what was read there.
+    unconfirmed: Mutex<Option<Instant>>,
 }
+
+/// After this long with too few replicas a server is no master that has been replaced without knowing it: whoever asks
+/// for the masters every second knows it by then.
+const REPLACED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Starts the link and the lane; neither waits for the server to be there.
@@ -51,6 +57,7 @@ impl Node {
             timeout,
             cluster,
             facts: Mutex::default(),
+            unconfirmed: Mutex::default(),
         });
         let lane = Lane::start(Arc::clone(shared), Arc::clone(&server));
         let (wants, wanted) = mpsc::unbounded_channel();
@@ -96,6 +103,16 @@ impl Server {
 
     pub(super) fn know(&self, facts: Facts) {
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
+    }
+
+    /// Whether what was read may be shown, now that it was found whether enough replicas have it.
+    pub(super) fn confirms(&self, enough: bool) -> bool {
+        let mut since = self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        if enough {
+            *since = None;
+            return true;
+        }
+        since.get_or_insert_with(Instant::now).elapsed() > REPLACED_WITHIN
     }
 
     /// What it was found to be, once it was.
