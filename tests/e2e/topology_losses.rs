@@ -12,7 +12,7 @@ use sluice_tests::{
     redis::{
         Kind, Redis,
         cluster::RedisCluster,
-        sentinel::{Sentinels, part},
+        sentinel::{Sentinels, follow, part},
     },
     wait::{self, PATIENCE},
 };
@@ -117,20 +117,20 @@ async fn nothing_is_lost_that_was_acknowledged_by_a_replica_too() {
     assert_saw("live", &live, "a", 1..=20, &[]);
 }
 
-#[tokio::test]
-async fn who_reads_history_waits_for_the_replica_too() {
-    let (master, mut replica) = (Redis::start().await, Redis::start().await);
-    let (host, port) = (master.address().ip().to_string(), master.address().port().to_string());
-    let _: String = replica.run(&["REPLICAOF", &host, &port]).await;
-    let follows = async || {
-        let info: String = replica.run(&["INFO", "replication"]).await;
-        info.contains("master_link_status:up").then_some(())
-    };
-    wait::until("it follows", follows).await;
-    let config = format!("{CONFIG}timeout = \"25s\"\nwait_replicas = 1\nwait_timeout = \"20s\"\n");
+/// A master and its replica, and a gateway that waits for the replica for so long, with one event in `a`.
+async fn with_replica(waits: &str) -> (Redis, Redis, Gateway) {
+    let (master, replica) = (Redis::start().await, Redis::start().await);
+    follow(&replica, &master).await;
+    let config = format!("{CONFIG}timeout = \"25s\"\nwait_replicas = 1\nwait_timeout = \"{waits}\"\n");
     let redis = Some(format!("redis://{}", master.address()));
     let gateway = Gateway::start_with(Options { config, redis, ..Options::default() }).await;
     publish(&gateway, "a", 1..=1).await;
+    (master, replica, gateway)
+}
+
+#[tokio::test]
+async fn who_reads_history_waits_for_the_replica_too() {
+    let (master, mut replica, gateway) = with_replica("20s").await;
     let waiting = async |count: usize| {
         let enough = async || {
             let clients: String = master.run(&["CLIENT", "LIST"]).await;
@@ -151,6 +151,25 @@ async fn who_reads_history_waits_for_the_replica_too() {
     let (published, read, ()) = tokio::join!(publishing, reading, going_on);
     assert_eq!((published.status, read.status), (200, 200), "{} {}", published.text(), read.text());
     assert_eq!(read.json()["events"].as_array().map(Vec::len), Some(2), "{}", read.text());
+}
+
+#[tokio::test]
+async fn history_that_the_replica_lacks_is_shown_only_once_it_has_been_away_for_long() {
+    let (_master, mut replica, gateway) = with_replica("100ms").await;
+    replica.signal(Signal::STOP);
+    let read = async || gateway.http.get("/channels/a/events?since=earliest").await;
+    let refused = read().await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    let shown = async || Some(read().await).filter(|answer| answer.status == 200);
+    let shown = wait::until("it is shown all the same", shown).await;
+    assert_eq!(shown.json()["events"].as_array().map(Vec::len), Some(1), "{}", shown.text());
+    // Once it is back, the next time begins anew.
+    replica.signal(Signal::CONT);
+    publish(&gateway, "a", 2..=2).await;
+    assert_eq!(read().await.status, 200);
+    replica.signal(Signal::STOP);
+    assert_eq!(read().await.status, 503);
+    replica.signal(Signal::CONT);
 }
 
 #[tokio::test]

@@ -168,6 +168,24 @@ impl RedisBroker {
         scripts::join(names, channel, rules.retention(channel), rules.idempotency(), whole, keys)
     }
 
+    /// Entries of a log up to and with an id, and after it, so many each. Where it is to be shown, `renew` is what is
+    /// written so that replicas can be waited for.
+    async fn page(
+        &self,
+        channel: &Channel,
+        (after, before, count): (Position, usize, usize),
+        renew: Option<redis::Cmd>,
+    ) -> Result<Page, Unavailable> {
+        let names = &self.shared.names;
+        let log = names.log(channel);
+        let read = |_: &calls::Place| scripts::read(names, channel, after, before, count);
+        let answer = match renew {
+            Some(renew) => self.calls.query_shown(&log, read, renew).await?,
+            None => self.calls.query(&log, read).await?,
+        };
+        scripts::page(answer).map_err(|error| unavailable(&error))
+    }
+
     /// The tops of channels that are all at one master.
     async fn join_at(&self, node: &node::Node, channels: &[&Channel]) -> Vec<Top> {
         let mut tops = Vec::with_capacity(channels.len());
@@ -285,18 +303,13 @@ impl Broker for RedisBroker {
         count: usize,
     ) -> BoxFuture<'a, Result<Page, Unavailable>> {
         Box::pin(async move {
-            let names = &self.shared.names;
-            let log = names.log(channel);
-            let read = |_: &calls::Place| scripts::read(names, channel, after, before, count);
-            let answer = match self.shared.rules.retention(channel) {
-                Some(kept) => {
-                    let mut renew = redis::cmd("EXPIRE");
-                    renew.arg(&log).arg(kept.memory.as_secs().max(1));
-                    self.calls.query_shown(&log, read, renew).await?
-                }
-                None => self.calls.query(&log, read).await?,
-            };
-            scripts::page(answer).map_err(|error| unavailable(&error))
+            // Without history there is nothing that replicas could lack.
+            let renew = self.shared.rules.retention(channel).map(|kept| {
+                let mut renew = redis::cmd("EXPIRE");
+                renew.arg(self.shared.names.log(channel)).arg(kept.memory.as_secs().max(1));
+                renew
+            });
+            self.page(channel, (after, before, count), renew).await
         })
     }
 
@@ -312,10 +325,7 @@ impl Broker for RedisBroker {
     fn ends<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<Option<Ends>, Unavailable>> {
         Box::pin(async move {
             // A page from before everything: the first entry and the top in one step.
-            let names = &self.shared.names;
-            let read = |_: &calls::Place| scripts::read(names, channel, Position::default(), 0, 1);
-            let answer = self.calls.query(&names.log(channel), read).await?;
-            let page = scripts::page(answer).map_err(|error| unavailable(&error))?;
+            let page = self.page(channel, (Position::default(), 0, 1), None).await?;
             let exists = page.last != Position::default();
             Ok(exists.then(|| Ends { first: page.entries.first().map(|entry| entry.at), last: page.last }))
         })

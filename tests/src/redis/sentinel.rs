@@ -171,7 +171,11 @@ impl Sentinels {
     }
 }
 
-async fn follow(replica: &Redis, master: &Redis) {
+/// Makes a server the replica of another, and waits until it is.
+///
+/// # Panics
+/// When that takes too long.
+pub async fn follow(replica: &Redis, master: &Redis) {
     let (host, port) = (master.address().ip().to_string(), master.address().port().to_string());
     let _: String = replica.run(&["REPLICAOF", &host, &port]).await;
     let linked = async || {
