@@ -65,6 +65,8 @@ pub struct Hub {
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     feeds: RwLock<Feeds>,
+    /// How many there are, for those who may not lock the map.
+    open_feeds: AtomicUsize,
     /// Per shard, the channels of which it missed a frame.
     overflowed: Vec<Mutex<HashSet<Channel>>>,
     joins: mpsc::UnboundedSender<Channel>,
@@ -134,6 +136,7 @@ impl Hub {
             threads: Mutex::default(),
             tasks: Mutex::default(),
             feeds: RwLock::default(),
+            open_feeds: AtomicUsize::new(0),
             joins,
             subscriptions,
             broker: OnceLock::new(),
@@ -386,9 +389,15 @@ impl Hub {
         let asleep = |shard: usize| {
             self.asleep.fetch_or(1 << shard, Ordering::AcqRel);
         };
-        let tail_bytes = self.config.hub.tail_bytes.get();
+        let tail_bytes = self.tail_bytes();
         let outlets = Outlets { queues: &self.queues, overflowed: &overflowed, asleep: &asleep, tail_bytes };
         change(&mut lock(feed), &outlets)
+    }
+
+    /// Memory for recent frames that each channel may take: as configured, or its share of the total if there are many.
+    fn tail_bytes(&self) -> usize {
+        let share = self.config.hub.tail_total_bytes.get() / self.open_feeds.load(Ordering::Relaxed).max(1);
+        self.config.hub.tail_bytes.get().min(share)
     }
 
     fn for_each_asleep(&self, see_to: impl Fn(usize)) {
@@ -430,6 +439,7 @@ impl Hub {
     fn feed_in<'a>(&self, feeds: &'a mut Feeds, channel: &Channel) -> &'a Arc<Mutex<Feed>> {
         feeds.entry(channel.clone()).or_insert_with(|| {
             self.metrics.channels_active.inc();
+            self.open_feeds.fetch_add(1, Ordering::Relaxed);
             let _ = self.subscriptions.send((channel.clone(), true));
             let chains = self.compressors.as_ref().map(|pool| Arc::new(Chains::new(Arc::clone(pool))));
             Arc::new(Mutex::new(Feed::new(channel.clone(), chains)))

@@ -12,7 +12,7 @@ use super::{
 use crate::{channel::Channel, event::Event, position::Position};
 use bytes::Bytes;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,6 +20,8 @@ use std::{
 /// What an entry is counted with beside its content, and a channel with nothing in it.
 const ENTRY_OVERHEAD: usize = 128;
 const LOG_OVERHEAD: usize = 512;
+/// How long what nobody uses may stay beyond its time.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module's documentation.
 pub struct MemoryBroker {
@@ -35,7 +37,57 @@ struct State {
     keys: HashMap<(Channel, String), Key>,
     keys_by_age: VecDeque<(u64, Channel, String)>,
     subscribed: HashSet<Channel>,
+    held: Held,
+    /// When what nobody uses was last looked for, which takes a look at every channel.
+    tidied: u64,
+}
+
+/// What is held, in bytes.
+#[derive(Default)]
+struct Held {
     bytes: usize,
+    /// Entries' part of it, by when they were published: what is the oldest tenth is asked for while publishers wait.
+    by_age: BTreeMap<Age, usize>,
+}
+
+/// A moment, in units that are coarse enough for few of them and fine enough to let go of little too much.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Age(u64);
+
+impl Age {
+    fn of(entry: &Entry) -> Self {
+        Self(entry.at.micros / 1000)
+    }
+}
+
+impl Held {
+    fn add(&mut self, entry: &Entry) {
+        self.bytes += weight(entry);
+        *self.by_age.entry(Age::of(entry)).or_default() += weight(entry);
+    }
+
+    fn remove(&mut self, entry: &Entry) {
+        self.bytes -= weight(entry);
+        if let Some(bytes) = self.by_age.get_mut(&Age::of(entry)) {
+            *bytes -= weight(entry);
+            if *bytes == 0 {
+                self.by_age.remove(&Age::of(entry));
+            }
+        }
+    }
+
+    /// The age of entries to let go of, with all that are older, so that `excess` bytes are free.
+    fn oldest(&self, mut excess: usize) -> Option<Age> {
+        let mut oldest = None;
+        for (&age, &bytes) in &self.by_age {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(bytes);
+            oldest = Some(age);
+        }
+        oldest
+    }
 }
 
 struct Log {
@@ -103,11 +155,11 @@ impl MemoryBroker {
         };
         if let Some(key) = idempotency_key {
             let expires = now + micros(self.rules.idempotency());
-            state.bytes += key.len() + channel.as_str().len() + ENTRY_OVERHEAD;
+            state.held.bytes += key.len() + channel.as_str().len() + ENTRY_OVERHEAD;
             state.keys_by_age.push_back((expires, channel.clone(), key.clone()));
             state.keys.insert((channel, key), Key { position, expires });
         }
-        if state.bytes > self.max_bytes {
+        if state.held.bytes > self.max_bytes {
             state.shrink(self.max_bytes / 10 * 9);
         }
         Accepted { position, repeated: false, replicated: true }
@@ -116,14 +168,18 @@ impl MemoryBroker {
 
 impl State {
     fn log(&mut self, channel: &Channel, now: u64) -> &mut Log {
-        let bytes = &mut self.bytes;
+        self.log_and_held(channel, now).0
+    }
+
+    fn log_and_held(&mut self, channel: &Channel, now: u64) -> (&mut Log, &mut Held) {
+        let held = &mut self.held;
         let log = self.logs.entry(channel.clone()).or_insert_with(|| {
-            *bytes += LOG_OVERHEAD;
+            held.bytes += LOG_OVERHEAD;
             // The identity of an empty channel, so that a client that has seen nothing notices when it is wiped.
             Log { entries: VecDeque::new(), last: Position::new(now, 0), used: now }
         });
         log.used = now;
-        log
+        (log, held)
     }
 
     fn append(
@@ -134,22 +190,20 @@ impl State {
         now: u64,
         fork: Option<Position>,
     ) -> Entry {
-        let log = self.log(channel, now);
+        let (log, held) = self.log_and_held(channel, now);
         let micros_at = if now > log.last.micros { now } else { log.last.micros + 1 + now % 1000 };
         let at = Position::new(micros_at, log.last.seq + 1);
         let entry = Entry { at, prev: log.last.micros, event, fork };
         log.last = at;
         log.entries.push_back(entry.clone());
-        let added = weight(&entry);
+        held.add(&entry);
         let oldest = now.saturating_sub(micros(retention.age));
-        let mut removed = 0;
         while let Some(first) = log.entries.front()
             && (log.entries.len() as u64 > retention.size || first.at.micros < oldest)
         {
-            removed += weight(first);
+            held.remove(first);
             log.entries.pop_front();
         }
-        self.bytes = self.bytes + added - removed;
         entry
     }
 
@@ -163,7 +217,7 @@ impl State {
 
     fn forget_oldest_key(&mut self) -> bool {
         let Some((expires, channel, key)) = self.keys_by_age.pop_front() else { return false };
-        self.bytes = self.bytes.saturating_sub(key.len() + channel.as_str().len() + ENTRY_OVERHEAD);
+        self.held.bytes = self.held.bytes.saturating_sub(key.len() + channel.as_str().len() + ENTRY_OVERHEAD);
         let name = (channel, key);
         if self.keys.get(&name).is_some_and(|known| known.expires == expires) {
             self.keys.remove(&name);
@@ -173,47 +227,39 @@ impl State {
 
     /// Drops the oldest events of all channels, then channels that nobody uses, then keys, until `target` is met.
     fn shrink(&mut self, target: usize) {
-        let mut by_age: Vec<(u64, usize)> =
-            self.logs.values().flat_map(|log| log.entries.iter().map(|e| (e.at.micros, weight(e)))).collect();
-        by_age.sort_unstable();
-        let mut excess = self.bytes.saturating_sub(target);
-        let mut cutoff = 0;
-        for (published, weight) in by_age {
-            if excess == 0 {
-                break;
-            }
-            excess = excess.saturating_sub(weight);
-            cutoff = published;
-        }
+        let oldest = self.held.oldest(self.held.bytes.saturating_sub(target));
         for log in self.logs.values_mut() {
             while let Some(first) = log.entries.front()
-                && first.at.micros <= cutoff
+                && Some(Age::of(first)) <= oldest
             {
-                self.bytes -= weight(first);
+                self.held.remove(first);
                 log.entries.pop_front();
             }
         }
-        if self.bytes > target {
+        if self.held.bytes > target {
             let subscribed = &self.subscribed;
             let before = self.logs.len();
             self.logs.retain(|channel, log| !log.entries.is_empty() || subscribed.contains(channel));
-            self.bytes = self.bytes.saturating_sub((before - self.logs.len()) * LOG_OVERHEAD);
+            self.held.bytes = self.held.bytes.saturating_sub((before - self.logs.len()) * LOG_OVERHEAD);
         }
-        while self.bytes > target && self.forget_oldest_key() {}
+        while self.held.bytes > target && self.forget_oldest_key() {}
     }
 
     fn forget_unused(&mut self, rules: &Rules, now: u64) {
-        let subscribed = &self.subscribed;
-        let mut freed = 0;
+        if now < self.tidied.saturating_add(micros(TIDY_EVERY)) {
+            return;
+        }
+        self.tidied = now;
+        let (subscribed, held) = (&self.subscribed, &mut self.held);
         self.logs.retain(|channel, log| {
             let memory = rules.retention(channel).map_or(0, |retention| micros(retention.memory));
             let keep = subscribed.contains(channel) || log.used.saturating_add(memory) > now;
             if !keep {
-                freed += LOG_OVERHEAD + log.entries.iter().map(weight).sum::<usize>();
+                held.bytes = held.bytes.saturating_sub(LOG_OVERHEAD);
+                log.entries.iter().for_each(|entry| held.remove(entry));
             }
             keep
         });
-        self.bytes = self.bytes.saturating_sub(freed);
     }
 }
 
@@ -243,6 +289,7 @@ impl Broker for MemoryBroker {
             let now = now_micros();
             let mut state = self.state();
             // Joins come at least once a minute for whatever is subscribed, so this is also where the rest is forgotten.
+            // They also come with every new channel, thousands a second.
             state.forget_keys(now);
             state.forget_unused(&self.rules, now);
             Ok(channels
@@ -303,11 +350,10 @@ impl Broker for MemoryBroker {
     fn forget<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), Unavailable>> {
         Box::pin(async move {
             let mut state = self.state();
-            let mut freed = 0;
-            if let Some(log) = state.logs.get_mut(channel) {
-                freed = log.entries.drain(..).map(|entry| weight(&entry)).sum();
+            let State { logs, held, .. } = &mut *state;
+            if let Some(log) = logs.get_mut(channel) {
+                log.entries.drain(..).for_each(|entry| held.remove(&entry));
             }
-            state.bytes -= freed;
             Ok(())
         })
     }
@@ -347,4 +393,30 @@ impl Broker for MemoryBroker {
     }
 
     fn stop(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn what_nobody_uses_goes_but_is_not_looked_for_with_every_channel_that_comes() {
+        let rules = Rules::new(Arc::new(Config::default()));
+        let channel = |name: &str| Channel::new(name).expect("a name");
+        let later = |seconds: u64| micros(Duration::from_secs(8 * 24 * 3600 + seconds));
+        let mut state = State::default();
+        state.subscribed.insert(channel("used"));
+        for name in ["used", "left"] {
+            state.log(&channel(name), 0);
+        }
+        state.forget_unused(&rules, later(0));
+        assert_eq!(state.logs.keys().map(Channel::as_str).collect::<Vec<_>>(), ["used"]);
+        assert_eq!(state.held.bytes, LOG_OVERHEAD);
+        state.log(&channel("left"), 0);
+        state.forget_unused(&rules, later(59));
+        assert_eq!(state.logs.len(), 2, "every channel is looked at once a minute, not once for each that comes");
+        state.forget_unused(&rules, later(60));
+        assert_eq!(state.logs.len(), 1);
+    }
 }

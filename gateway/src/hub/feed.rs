@@ -464,7 +464,12 @@ impl Feed {
         }
         self.tail_weight += frame.weight();
         self.tail.push_back(frame);
-        while self.tail_weight > outlets.tail_bytes
+        self.trim(outlets.tail_bytes);
+    }
+
+    /// Lets go of the oldest of the recent events beyond so many bytes of memory.
+    pub(crate) fn trim(&mut self, tail_bytes: usize) {
+        while self.tail_weight > tail_bytes
             && let Some(oldest) = self.tail.pop_front()
         {
             self.tail_weight -= oldest.weight();

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::channel::Channel;
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -200,9 +200,13 @@ impl Hub {
             every_second.tick().await;
             let linger = self.config.redis.linger;
             self.write_feeds().retain(|channel, feed| {
-                let gone = lock(feed).idle_since.is_some_and(|since| since.elapsed() >= linger);
+                let mut feed = lock(feed);
+                // Quiet ones too, whose share grows smaller as others come.
+                feed.trim(self.tail_bytes());
+                let gone = feed.idle_since.is_some_and(|since| since.elapsed() >= linger);
                 if gone {
                     self.metrics.channels_active.dec();
+                    self.open_feeds.fetch_sub(1, Ordering::Relaxed);
                     let _ = self.subscriptions.send((channel.clone(), false));
                 }
                 !gone

@@ -77,8 +77,9 @@ pub struct Frame {
     published: u64,
     content: Content,
     sse: OnceLock<Encoded>,
-    envelope: OnceLock<Encoded>,
-    ndjson: OnceLock<Encoded>,
+    /// Boxed, as hardly any frame has them, and many frames are kept.
+    envelope: OnceLock<Box<Encoded>>,
+    ndjson: OnceLock<Box<Encoded>>,
     /// The channel's chains, and the frame's number among those that its feed has passed on.
     chained: Option<(Arc<Chains>, u64)>,
     blocks: Blocks,
@@ -163,7 +164,8 @@ impl Frame {
         matches!(self.content, Content::Event(_))
     }
 
-    /// Bytes that this frame is counted with where memory is bounded: its content and one encoding of it.
+    /// Bytes that this frame is counted with where memory is bounded: its content, one encoding of it, and what the
+    /// allocator and those who keep it need beside.
     #[must_use]
     pub fn weight(&self) -> usize {
         let content = match &self.content {
@@ -176,7 +178,7 @@ impl Frame {
     /// The same of an event of `content` bytes.
     #[must_use]
     pub const fn weight_of(content: usize) -> usize {
-        2 * content + 256
+        2 * content + 448
     }
 
     /// Near the size of an encoding: frames are kept, and so is the room that they do not need.
@@ -204,8 +206,8 @@ impl Frame {
     fn encoded(&self, format: Format) -> &Encoded {
         match format {
             Format::Sse => self.sse.get_or_init(|| self.encode_sse(false)),
-            Format::Envelope => self.envelope.get_or_init(|| self.encode_sse(true)),
-            Format::Ndjson => self.ndjson.get_or_init(|| self.encode_ndjson()),
+            Format::Envelope => self.envelope.get_or_init(|| Box::new(self.encode_sse(true))),
+            Format::Ndjson => self.ndjson.get_or_init(|| Box::new(self.encode_ndjson())),
         }
     }
 

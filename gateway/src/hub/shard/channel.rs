@@ -74,6 +74,8 @@ pub(super) struct ShardChannel {
     /// Connections that asked for what follows a position.
     pub(super) asking: HashMap<Position, Vec<super::Key>>,
     ring: VecDeque<Slot>,
+    /// Memory that the ring's frames take.
+    weight: u64,
     /// Place of the ring's first frame.
     first: u64,
     /// Where a client stands that needs all of the ring, and the bytes before it.
@@ -108,6 +110,7 @@ impl ShardChannel {
             pass: Pass::default(),
             asking: HashMap::new(),
             ring: VecDeque::new(),
+            weight: 0,
             first: 0,
             base: Position::default(),
             base_end: 0,
@@ -164,6 +167,7 @@ impl ShardChannel {
         self.first = self.head();
         self.line = self.first;
         self.ring.clear();
+        self.weight = 0;
         self.batches.clear();
         self.newest = None;
         self.base = base;
@@ -186,6 +190,7 @@ impl ShardChannel {
         let end = end + size(&frame);
         let before = std::mem::replace(&mut self.newest, frame.nth());
         let follows = before.is_some_and(|before| self.newest == Some(before + 1));
+        self.weight += frame.weight() as u64;
         self.ring.push_back(Slot { frame, follows, stamp, stands, end });
         self.batches.clear();
     }
@@ -208,13 +213,15 @@ impl ShardChannel {
         (slot.frame.at() == Some(position)).then_some(self.first + low as u64 + 1)
     }
 
-    /// Lets go of the oldest frames beyond `keep` bytes, but of none from `needed` on unless `most` bytes are exceeded.
+    /// Lets go of the oldest frames beyond `keep` bytes of memory, but of none from `needed` on unless they are more than
+    /// `most` bytes on the wire.
     pub(super) fn trim(&mut self, keep: u64, needed: u64, most: u64) {
         while let (Some(oldest), Some(newest)) = (self.ring.front(), self.ring.back()) {
             let held = newest.end - self.base_end;
-            if held <= keep || (self.first >= needed && held <= most) {
+            if self.weight <= keep || (self.first >= needed && held <= most) {
                 break;
             }
+            self.weight -= oldest.frame.weight() as u64;
             self.base = oldest.stands;
             self.base_end = oldest.end;
             self.first += 1;
@@ -277,9 +284,10 @@ mod tests {
     #[test]
     fn trimming_moves_the_base_but_takes_nothing_that_is_needed() {
         let mut ring = ring(1..=10);
-        ring.trim(3 * 49, 0, u64::MAX);
+        let weight = |frames| frames * Frame::weight_of(1) as u64;
+        ring.trim(weight(3), 0, u64::MAX);
         assert_eq!((ring.first(), ring.head()), (0, 10));
-        ring.trim(3 * 50, 10, u64::MAX);
+        ring.trim(weight(3) + 2, 10, u64::MAX);
         assert_eq!((ring.first(), ring.stands(ring.first())), (7, Some(Position::new(70, 7))));
         assert_eq!(ring.locate(Position::new(70, 7)), Some(7));
         assert_eq!(ring.locate(Position::new(60, 6)), None);

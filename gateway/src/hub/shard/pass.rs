@@ -215,7 +215,7 @@ impl Shard {
         compressed.count(&self.hub.metrics);
         tally.count(&self.hub.metrics);
         self.hub.metrics.bytes_sent.inc_by(sent_bytes);
-        let tail_bytes = self.tail_bytes();
+        let tail_bytes = self.hub.tail_bytes() as u64;
         let channel = &mut self.channels[index as usize];
         channel.subscribers = subscribers;
         let whole = stopped_at.is_none() && !channel.pass.again && channel.pass.head == head;
@@ -251,11 +251,5 @@ impl Shard {
                 self.bound_outbox(key, most);
             }
         }
-    }
-
-    /// Bytes of recent frames that each channel keeps: as configured, or its share of the total if there are many.
-    fn tail_bytes(&self) -> u64 {
-        let share = self.hub.config.hub.tail_total_bytes.get() / self.channels.len().max(1);
-        self.hub.config.hub.tail_bytes.get().min(share) as u64
     }
 }
