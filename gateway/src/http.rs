@@ -1,14 +1,17 @@
 //! Everything that ends in an HTTP answer: the public port, and the admin port beside it.
 //!
-//! [`accept`] takes connections in, [`arrival`] makes them secure, [`connection`] speaks HTTP on one of them, [`route`]
-//! sends each request to its handler. Only `GET /events` outlives its answer: on HTTP/1.1 its socket leaves hyper and goes to a shard.
+//! [`accept`] takes connections in, [`arrival`] makes them secure, [`brief`] reads requests that come in one piece,
+//! [`connection`] has hyper read all others, [`route`] sends each to its handler. Only `GET /events` outlives its answer:
+//! on HTTP/1.1 its socket goes to a shard.
 
 pub mod accept;
 pub mod admin;
 mod arrival;
 mod asked;
 mod bare_refusal;
+mod begun;
 mod body;
+mod brief;
 mod caller;
 mod connection;
 mod console;
@@ -28,6 +31,7 @@ pub(crate) mod promises;
 mod publish;
 mod query;
 mod rates;
+mod raw;
 mod route;
 mod subscribe;
 

@@ -13,7 +13,7 @@ pub use crate::{
     auth::promises::token,
     broker::redis::promises::message,
     config::promises::config,
-    http::promises::{publish_body, request},
+    http::promises::{publish_body, request, whole_request},
     sse::cursor::promises::{cursor, places},
 };
 pub use edge::{forwarded_for, proxy_header};

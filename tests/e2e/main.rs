@@ -52,6 +52,7 @@ mod one_heartbeat;
 mod one_http2;
 mod one_independent;
 mod one_memory;
+mod one_pieces;
 mod one_publish;
 mod one_refusals;
 mod one_settings;

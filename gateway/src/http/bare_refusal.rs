@@ -3,9 +3,9 @@
 //! What is so long never becomes a request, and what hyper writes then has a status and nothing else. It is known by that
 //! where it is written: no answer of ours is empty with one of these statuses.
 
-use super::{App, body::Body, cors, problem::Problem, route::count};
+use super::{App, body::Body, cors, problem::Problem, raw, route::count};
 use bytes::{Buf, Bytes};
-use hyper::{Response, body::Body as _};
+use hyper::header::{CONNECTION, HeaderValue};
 use std::{
     io,
     pin::Pin,
@@ -87,23 +87,10 @@ fn explanation(app: &App, bytes: &[u8]) -> Option<Bytes> {
     let mut response = problem.into_response();
     count(app, &response);
     cors::add(&app.config, None, response.headers_mut());
-    Some(raw(&response))
-}
-
-fn raw(response: &Response<Body>) -> Bytes {
-    let Body::Full(body) = response.body() else { return Bytes::new() };
-    let status = response.status();
-    let reason = status.canonical_reason().unwrap_or_default();
-    let length = response.body().size_hint().lower();
-    let head = format!("HTTP/1.1 {} {reason}\r\nconnection: close\r\ncontent-length: {length}\r\n", status.as_u16());
-    let mut raw = head.into_bytes();
-    for (name, value) in response.headers() {
-        raw.extend_from_slice(name.as_str().as_bytes());
-        raw.extend_from_slice(b": ");
-        raw.extend_from_slice(value.as_bytes());
-        raw.extend_from_slice(b"\r\n");
-    }
-    raw.extend_from_slice(b"\r\n");
-    raw.extend_from_slice(body);
-    raw.into()
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let body = match response.body() {
+        Body::Full(body) => body.clone(),
+        _ => Bytes::new(),
+    };
+    Some(raw::whole(&response, &body).into())
 }

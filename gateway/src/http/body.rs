@@ -1,7 +1,9 @@
 //! The body of an answer: bytes that are known, or a stream that a shard feeds.
 
+use super::connection::Handoff;
 use crate::{hub::Share, sse::outbox::OutboxBody};
 use bytes::Bytes;
+use http_body_util::{BodyExt, Collected};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::{
     convert::Infallible,
@@ -17,6 +19,8 @@ pub(super) enum Body {
         _share: Share,
     },
     Stream(OutboxBody),
+    /// None: the socket is to be a shard's, which writes the answer.
+    Leaves(Box<Handoff>),
 }
 
 /// How much of a large body is given to hyper at a time, which copies it: the rest stays here until that is written.
@@ -30,6 +34,14 @@ impl Body {
 
     pub(super) fn empty() -> Self {
         Self::Full(Bytes::new())
+    }
+
+    /// All of it.
+    pub(super) async fn whole(self) -> Bytes {
+        match self {
+            Self::Full(bytes) => bytes,
+            other => other.collect().await.map(Collected::to_bytes).unwrap_or_default(),
+        }
     }
 
     /// The same, keeping `share` until the last of it is on its way.
@@ -56,6 +68,7 @@ impl HttpBody for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
+            Self::Leaves(_) => Poll::Ready(None),
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Held { bytes, .. } if bytes.is_empty() => Poll::Ready(None),
@@ -71,7 +84,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) | Self::Held { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Leaves(_) => SizeHint::default(),
         }
     }
 }

@@ -8,10 +8,13 @@ use super::{
     accept::NOTSENT_LOWAT,
     arrival,
     bare_refusal::Explained,
+    begun::Begun,
     body::Body,
+    brief::{self, Left},
     caller::Peer,
     head_clock::{Clocked, HEAD, HeadClock, IDLE_FOR_LONG as IDLE},
     head_size,
+    incoming_body::Sent,
     pending::{Seat, Seated},
     route, subscribe,
 };
@@ -21,7 +24,7 @@ use crate::{
     lifecycle::Phase,
     traces::Span,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::{
     Request, Response,
     body::Incoming,
@@ -36,7 +39,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -54,7 +57,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// A stream that is to leave hyper.
 pub(super) struct Handoff {
-    pub(super) wanted: Box<subscribe::Wanted>,
+    pub(super) wanted: subscribe::Wanted,
     pub(super) permit: Permit,
     pub(super) head: Bytes,
     /// Until the stream has begun.
@@ -63,18 +66,18 @@ pub(super) struct Handoff {
 
 /// Where a service leaves its [`Handoff`].
 #[derive(Default)]
-pub(super) struct HandoffSlot {
-    handoff: Mutex<Option<Handoff>>,
+struct HandoffSlot {
+    handoff: Mutex<Option<Box<Handoff>>>,
     given: Notify,
 }
 
 impl HandoffSlot {
-    pub(super) fn give(&self, handoff: Handoff) {
+    fn give(&self, handoff: Box<Handoff>) {
         *self.handoff.lock().unwrap_or_else(PoisonError::into_inner) = Some(handoff);
         self.given.notify_one();
     }
 
-    async fn taken(&self) -> Handoff {
+    async fn taken(&self) -> Box<Handoff> {
         loop {
             self.given.notified().await;
             if let Some(handoff) = self.handoff.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -85,10 +88,10 @@ impl HandoffSlot {
 }
 
 /// What a request came over.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) enum Transport {
-    /// A socket that can be taken out of hyper.
-    Http1(Arc<HandoffSlot>),
+    /// A socket that a stream can have to itself.
+    Socket,
     /// HTTP/2, or TLS: hyper writes the stream.
     Hyper,
 }
@@ -117,13 +120,20 @@ async fn speak(app: Arc<App>, mut stream: TcpStream, address: SocketAddr, seat: 
 }
 
 async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
-    match timeout(app.config.http.header_timeout, is_http2(&stream)).await {
+    let (stream, read, head_began) = match brief::serve(&app, stream, &peer).await? {
+        Left::Ended => return Ok(()),
+        Left::Stream(stream, handoff) => return Ok(hand_over(&app, stream, *handoff)?),
+        Left::Other(stream, read, head_began) => (stream, read, head_began),
+    };
+    let mut stream = Begun { read, stream };
+    let left = app.config.http.header_timeout.saturating_sub(head_began.elapsed());
+    match timeout(left, is_http2(&mut stream)).await {
         // Boxed as above.
         Ok(Ok(true)) => Box::pin(http2(app, stream, peer)).await,
         Ok(Ok(false)) => {
             let slot = Some(Arc::default());
-            if let Some((stream, handoff)) = Box::pin(http1(&app, stream, peer, slot)).await? {
-                hand_over(&app, stream, handoff)?;
+            if let Some((stream, handoff)) = Box::pin(http1(&app, stream, peer, head_began, slot)).await? {
+                hand_over(&app, stream.stream, *handoff)?;
             }
             Ok(())
         }
@@ -141,50 +151,65 @@ async fn secure(app: Arc<App>, tls: Arc<Tls>, stream: TcpStream, peer: Peer) -> 
     if let Some(certificate) = &peer.certificate {
         tracing::debug!(peer = %peer.address, certificate = certificate.name, "a client certificate was presented");
     }
-    if found.is_http2 { http2(app, stream, peer).await } else { http1(&app, stream, peer, None).await.map(drop) }
+    if found.is_http2 {
+        http2(app, stream, peer).await
+    } else {
+        http1(&app, stream, peer, Instant::now(), None).await.map(drop)
+    }
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Outcome = Result<(), Failure>;
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Seated<Body>>, Infallible>> + Send>>;
 
-/// Looks at the first bytes without taking them.
-async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut first = [0u8; PREFACE.len()];
+/// Looks at the first bytes and leaves them to be read.
+async fn is_http2(stream: &mut Begun<TcpStream>) -> io::Result<bool> {
     loop {
-        let seen = stream.peek(&mut first).await?;
-        if seen == 0 || !PREFACE.starts_with(&first[..seen]) {
-            return Ok(false);
-        }
-        if seen == PREFACE.len() {
+        if stream.read.starts_with(PREFACE) {
             return Ok(true);
         }
-        // Peeking leaves the bytes there, so readiness says nothing about more of them.
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        if !PREFACE.starts_with(&stream.read) {
+            return Ok(false);
+        }
+        let mut read = BytesMut::from(&stream.read[..]);
+        if stream.stream.read_buf(&mut read).await? == 0 {
+            return Ok(false);
+        }
+        stream.read = read.freeze();
     }
 }
 
 /// Answers with the stream if a request has left for it in `slot`; without a slot hyper writes everything itself.
+/// The first head began at `head_began`.
 async fn http1<S>(
     app: &Arc<App>,
     stream: S,
     peer: Peer,
+    head_began: Instant,
     slot: Option<Arc<HandoffSlot>>,
-) -> Result<Option<(S, Handoff)>, Failure>
+) -> Result<Option<(S, Box<Handoff>)>, Failure>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let clock = HeadClock::new();
-    let transport = slot.clone().map_or(Transport::Hyper, Transport::Http1);
+    let clock = HeadClock::new(head_began);
+    let transport = if slot.is_some() { Transport::Socket } else { Transport::Hyper };
     let service = {
-        let (app, clock) = (Arc::clone(app), Arc::clone(&clock));
+        let (app, clock, slot) = (Arc::clone(app), Arc::clone(&clock), slot.clone());
         service_fn(move |request: Request<Incoming>| -> Answering {
             let busy = peer.seat.busy();
-            let (app, clock) = (Arc::clone(&app), Arc::clone(&clock));
-            let (transport, peer) = (transport.clone(), peer.clone());
+            let (app, clock, slot, peer) = (Arc::clone(&app), Arc::clone(&clock), slot.clone(), peer.clone());
             clock.request_began();
             Box::pin(async move {
-                let mut response = route::answer(app, transport, peer, request).await;
+                let (head, body) = route::answer(app, transport, peer, request.map(Sent::Coming)).await.into_parts();
+                let body = match (body, slot) {
+                    (Body::Leaves(handoff), Some(slot)) => {
+                        slot.give(handoff);
+                        // The socket is about to be taken from under this future.
+                        std::future::pending().await
+                    }
+                    (body, _) => body,
+                };
+                let mut response = Response::from_parts(head, body);
                 if response.body().is_stream() {
                     // It ends with its connection, as where a shard writes it, and no other head comes.
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -239,7 +264,7 @@ where
 
 /// Closes so that the last answer arrives: a socket that is closed with bytes unread is reset, and the reset can
 /// overtake what was written.
-async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     if stream.shutdown().await.is_ok() {
         let mut unread = [0u8; 4096];
         let _ = timeout(LINGER, async {
@@ -263,7 +288,7 @@ fn hand_over(app: &App, stream: TcpStream, handoff: Handoff) -> io::Result<()> {
         });
         started
     });
-    app.hub.open(shard, subscribe::open(app, *wanted, permit, Outlet::Socket(stream), head, started));
+    app.hub.open(shard, subscribe::open(app, wanted, permit, Outlet::Socket(stream), head, started));
     Ok(())
 }
 
@@ -279,7 +304,7 @@ where
         service_fn(move |request: Request<Incoming>| -> Answering {
             let (app, peer, busy) = (Arc::clone(&app), peer.clone(), peer.seat.busy());
             Box::pin(async move {
-                let response = route::answer(app, Transport::Hyper, peer, request).await;
+                let response = route::answer(app, Transport::Hyper, peer, request.map(Sent::Coming)).await;
                 Ok(response.map(|body| busy.until_written(body)))
             })
         })

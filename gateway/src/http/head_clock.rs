@@ -34,8 +34,9 @@ pub(super) struct HeadClock {
 }
 
 impl HeadClock {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { started: Instant::now(), state: AtomicU64::new(IN_HEAD) })
+    /// For a connection whose head began at `started`.
+    pub(super) fn new(started: Instant) -> Arc<Self> {
+        Arc::new(Self { started, state: AtomicU64::new(IN_HEAD) })
     }
 
     fn now(&self) -> u64 {

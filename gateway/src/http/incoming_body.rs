@@ -6,18 +6,50 @@ use futures_util::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
     Request,
-    body::Incoming,
+    body::{Body as HttpBody, Frame, Incoming},
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
 };
 use std::{
     error::Error,
     ops::Deref,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
 };
+
+/// A request's body.
+pub(super) enum Sent {
+    /// It comes as hyper reads it.
+    Coming(Incoming),
+    /// It came with its head.
+    Whole(Bytes),
+}
+
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Coming(incoming) => Pin::new(incoming).poll_frame(context),
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Coming(incoming) => incoming.is_end_stream(),
+            Self::Whole(bytes) => bytes.is_empty(),
+        }
+    }
+}
 
 /// Memory for bodies that are being received or published, of all connections.
 pub(super) struct Memory {
@@ -91,7 +123,7 @@ enum Failure {
 pub(super) async fn receive<'a>(
     app: &'a App,
     seat: &Arc<Seat>,
-    request: Request<Incoming>,
+    request: Request<Sent>,
     most: usize,
 ) -> Result<Received<'a>, Problem> {
     let too_large = || Problem::too_large(format!("the body has more than the {most} bytes that are allowed"));
@@ -125,7 +157,7 @@ pub(super) async fn receive<'a>(
     }
 }
 
-async fn read(mut body: Limited<Incoming>, memory: &Memory) -> Result<Received<'_>, Failure> {
+async fn read(mut body: Limited<Sent>, memory: &Memory) -> Result<Received<'_>, Failure> {
     let mut received = Received::new(memory);
     while let Some(frame) = body.frame().await {
         // Trailers mean nothing here.

@@ -1,5 +1,6 @@
 //! What a request asks for, and what a body publishes: read as it was written, or refused with a reason.
 
+pub use super::brief::promises::whole_request;
 use super::{
     asked::Asked,
     problem::Problem,

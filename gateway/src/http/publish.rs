@@ -6,7 +6,7 @@ use super::{
     App,
     body::Body,
     caller::{Caller, Peer},
-    incoming_body::receive,
+    incoming_body::{Sent, receive},
     problem::Problem,
     query::Query,
     rates,
@@ -22,7 +22,7 @@ use crate::{
     traces::Span,
 };
 use bytes::Bytes;
-use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE};
+use hyper::{HeaderMap, Request, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json, value::RawValue};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -41,7 +41,7 @@ pub(super) async fn one(
     peer: &Peer,
     caller: &Caller,
     channel: Channel,
-    request: Request<Incoming>,
+    request: Request<Sent>,
     query: &Query,
     span: &mut Span,
 ) -> Result<Response<Body>, Problem> {
@@ -75,7 +75,7 @@ pub(super) async fn batch(
     app: &App,
     peer: &Peer,
     caller: &Caller,
-    request: Request<Incoming>,
+    request: Request<Sent>,
     span: &mut Span,
 ) -> Result<Response<Body>, Problem> {
     let limits = &app.config.limits;

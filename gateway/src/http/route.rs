@@ -6,6 +6,7 @@ use super::{
     caller::{Caller, Peer},
     connection::Transport,
     console, cors, counts, head_size, history,
+    incoming_body::Sent,
     problem::{Problem, ProblemType},
     publish,
     query::Query,
@@ -14,7 +15,6 @@ use super::{
 use crate::{channel::Channel, hub::Target, traces::Span};
 use hyper::{
     Method, Request, Response, StatusCode, Version,
-    body::Incoming,
     header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN},
 };
 use std::sync::{Arc, atomic::Ordering};
@@ -81,12 +81,7 @@ impl Resource {
 }
 
 /// Answers a request. Never fails: what goes wrong is an answer too.
-pub(super) async fn answer(
-    app: Arc<App>,
-    transport: Transport,
-    peer: Peer,
-    request: Request<Incoming>,
-) -> Response<Body> {
+pub(super) async fn answer(app: Arc<App>, transport: Transport, peer: Peer, request: Request<Sent>) -> Response<Body> {
     app.in_flight.fetch_add(1, Ordering::AcqRel);
     let counted = Counted(Arc::clone(&app));
     let origin = request.headers().get(ORIGIN).cloned();
@@ -115,7 +110,7 @@ pub(super) async fn answer(
 }
 
 /// The span of a request that publishes or connects; of no other.
-fn span(app: &App, resource: Option<&Resource>, request: &Request<Incoming>) -> Span {
+fn span(app: &App, resource: Option<&Resource>, request: &Request<Sent>) -> Span {
     let route = match (resource, request.method()) {
         (Some(Resource::Events), _) => "/events",
         (Some(Resource::Broadcast), _) => "/broadcast",
@@ -126,7 +121,7 @@ fn span(app: &App, resource: Option<&Resource>, request: &Request<Incoming>) -> 
 }
 
 /// Whom a request is for is said once (RFC 9112, section 3.2): a proxy and we could read two of them differently.
-fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
+fn one_host(request: &Request<Sent>) -> Result<(), Problem> {
     let hosts = request.headers().get_all(HOST).iter().count();
     match (request.version(), hosts) {
         (Version::HTTP_11, 0) => Err(Problem::invalid_request("an HTTP/1.1 request has a Host header")),
@@ -169,7 +164,7 @@ async fn handle(
     transport: Transport,
     peer: &Peer,
     resource: &Resource,
-    request: Request<Incoming>,
+    request: Request<Sent>,
     counted: Counted,
     span: &mut Span,
 ) -> Result<Response<Body>, Problem> {

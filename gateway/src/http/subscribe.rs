@@ -7,11 +7,12 @@ use super::{
     caller::Caller,
     connection::{Handoff, Transport},
     cors,
+    incoming_body::Sent,
     negotiate::{self, Form},
     poll,
     problem::Problem,
     query::Query,
-    rates,
+    rates, raw,
 };
 use crate::{
     auth::{Act, Identity},
@@ -29,7 +30,6 @@ use crate::{
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
-    body::Incoming,
     header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, ORIGIN, VARY},
 };
 use std::{
@@ -55,7 +55,7 @@ pub(super) async fn stream(
     app: &Arc<App>,
     transport: Transport,
     caller: &Caller,
-    request: &Request<Incoming>,
+    request: &Request<Sent>,
     query: &Query,
     span: &mut Span,
 ) -> Result<Response<Body>, Problem> {
@@ -88,15 +88,13 @@ pub(super) async fn stream(
         return poll::answer(app, wanted, permit, query, given.as_deref()).await;
     }
     match transport {
-        Transport::Http1(handoff) => {
+        Transport::Socket => {
             let mut head = head(app, &wanted);
             cors::add(&app.config, request.headers().get(ORIGIN), head.headers_mut());
             let head = raw_head(&head);
             let mut span = std::mem::take(span);
             span.answered(StatusCode::OK);
-            handoff.give(Handoff { wanted: Box::new(wanted), permit, head, span });
-            // The socket is about to be taken from under this future.
-            std::future::pending().await
+            Ok(Response::new(Body::Leaves(Box::new(Handoff { wanted, permit, head, span }))))
         }
         Transport::Hyper => {
             let mut response = head(app, &wanted);
@@ -203,15 +201,9 @@ fn head(app: &App, wanted: &Wanted) -> Response<Body> {
 /// The same as HTTP/1.1 has it. The stream ends with its connection: no length, no chunks, so that the bytes of a frame
 /// are the same for everyone.
 fn raw_head(head: &Response<Body>) -> Bytes {
-    let mut raw = b"HTTP/1.1 200 OK\r\nconnection: close\r\n".to_vec();
-    for (name, value) in head.headers() {
-        raw.extend_from_slice(name.as_str().as_bytes());
-        raw.extend_from_slice(b": ");
-        raw.extend_from_slice(value.as_bytes());
-        raw.extend_from_slice(b"\r\n");
-    }
-    raw.extend_from_slice(b"\r\n");
-    raw.into()
+    let mut out = Vec::with_capacity(512);
+    raw::head(head, &[("connection", "close")], &mut out);
+    out.into()
 }
 
 /// What must be retried. An EventSource gives up for ever on any status but 200, so it gets one that ends at once.
