@@ -11,6 +11,7 @@ mod feed;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod promises;
 mod queue;
+mod recent;
 mod replay;
 mod shard;
 mod sink;
@@ -31,6 +32,7 @@ use cluster::Cluster;
 use connection::Open;
 use feed::{Feed, Outlets};
 use queue::{Command, Queue};
+use recent::Keeping;
 use replay::Replayer;
 use shard::Shard;
 use std::{
@@ -65,8 +67,8 @@ pub struct Hub {
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     feeds: RwLock<Feeds>,
-    /// How many there are, for those who may not lock the map.
-    open_feeds: AtomicUsize,
+    /// How many of them keep recent frames.
+    keeping: Keeping,
     /// Per shard, the channels of which it missed a frame.
     overflowed: Vec<Mutex<HashSet<Channel>>>,
     joins: mpsc::UnboundedSender<Channel>,
@@ -136,7 +138,7 @@ impl Hub {
             threads: Mutex::default(),
             tasks: Mutex::default(),
             feeds: RwLock::default(),
-            open_feeds: AtomicUsize::new(0),
+            keeping: Keeping::default(),
             joins,
             subscriptions,
             broker: OnceLock::new(),
@@ -394,10 +396,9 @@ impl Hub {
         change(&mut lock(feed), &outlets)
     }
 
-    /// Memory for recent frames that each channel may take: as configured, or its share of the total if there are many.
+    /// Memory for recent frames that each channel may take: as configured, or its share of the total if many have some.
     fn tail_bytes(&self) -> usize {
-        let share = self.config.hub.tail_total_bytes.get() / self.open_feeds.load(Ordering::Relaxed).max(1);
-        self.config.hub.tail_bytes.get().min(share)
+        self.config.hub.tail_bytes.get().min(self.keeping.share(self.config.hub.tail_total_bytes.get()))
     }
 
     fn for_each_asleep(&self, see_to: impl Fn(usize)) {
@@ -439,10 +440,9 @@ impl Hub {
     fn feed_in<'a>(&self, feeds: &'a mut Feeds, channel: &Channel) -> &'a Arc<Mutex<Feed>> {
         feeds.entry(channel.clone()).or_insert_with(|| {
             self.metrics.channels_active.inc();
-            self.open_feeds.fetch_add(1, Ordering::Relaxed);
             let _ = self.subscriptions.send((channel.clone(), true));
             let chains = self.compressors.as_ref().map(|pool| Arc::new(Chains::new(Arc::clone(pool))));
-            Arc::new(Mutex::new(Feed::new(channel.clone(), chains)))
+            Arc::new(Mutex::new(Feed::new(channel.clone(), chains, self.keeping.clone())))
         })
     }
 

@@ -1,6 +1,9 @@
 //! What a kept event costs in memory, and that recent events of many channels have a bound together.
 
-use sluice_tests::{client::Client, gateway::Gateway, wait};
+use sluice_tests::{
+    client::{Client, Log, Request},
+    gateway::Gateway,
+};
 
 const EVENTS: usize = 10_000;
 const CHANNELS: usize = 100;
@@ -78,28 +81,33 @@ async fn recent_events_of_many_channels_together_stay_within_their_bound() {
 
 #[tokio::test]
 async fn a_quiet_channel_gives_way_to_those_that_come() {
-    let gateway = Gateway::start(SMALL).await;
-    let quiet = gateway.subscribe(&["quiet"]).await;
+    let gateway = Gateway::start(&format!("{SMALL}[stream]\nheartbeat = \"1s\"\n")).await;
+    let quiet = Client::once(Request::new(gateway.address, "/events?channel=quiet&heartbeat=event")).await;
     quiet.wait("where it stands", |log| !log.last_event_id.is_empty()).await;
     let first = quiet.read(|log| log.last_event_id.clone());
     for _ in 0..40 {
         gateway.publish("quiet", "x".repeat(400)).await;
     }
     let from_memory = async || gateway.metric("sse_resumes_total", &["source=\"memory\""]).await;
+    // Two that stay: each shard has one of them.
     let resume = async || {
         let request = gateway.events(&["quiet"]).header("Last-Event-ID", &first);
-        Client::once(request).await.wait_events(40).await;
+        let clients = [Client::once(request.clone()).await, Client::once(request).await];
+        for client in &clients {
+            client.wait_events(40).await;
+        }
+        clients
     };
-    resume().await;
-    assert_eq!(from_memory().await, 1.0);
-    let _clients = subscribe_to_all(&gateway, &names("other", 400)).await;
-    // Both shards, whichever has it.
-    let mut from_history = 0;
-    wait::until("the quiet channel's events are no longer in memory", async || {
-        let before = from_memory().await;
-        resume().await;
-        from_history = if from_memory().await > before { 0 } else { from_history + 1 };
-        (from_history >= 4).then_some(())
-    })
-    .await;
+    drop(resume().await);
+    assert_eq!(from_memory().await, 2.0);
+    gateway.wait_metric("sse_connections_active", &[], 1.0).await;
+    let names = names("other", 400);
+    let _clients = subscribe_to_all(&gateway, &names).await;
+    publish_to_each(&gateway, &names, &"x".repeat(400)).await;
+    // Both the channels' own turn and the shards' come once a second.
+    let beats = |log: &Log| log.events.iter().filter(|event| event.event == "heartbeat").count();
+    let before = quiet.read(beats);
+    quiet.wait("three heartbeats", |log| beats(log) >= before + 3).await;
+    drop(resume().await);
+    assert_eq!(from_memory().await, 2.0, "these were read from history");
 }

@@ -2,10 +2,10 @@
 //! connection.
 
 use sluice_tests::{gateway::Gateway, wait};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 struct Connection {
@@ -161,4 +161,22 @@ async fn a_connection_that_sends_nothing_more_ends_in_time_whatever_it_sent_befo
     begun.send("POST /channels").await;
     assert!(silent.has_ended().await && begun.has_ended().await && idle.has_ended().await);
     assert_eq!((timed_out("head").await, timed_out("idle").await), (2.0, 1.0));
+}
+
+#[tokio::test]
+async fn who_never_reads_the_answers_is_cut() {
+    let gateway = Gateway::start("[stream]\nwrite_timeout = \"1s\"\n").await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut socket = socket.connect(gateway.address).await.expect("connects");
+    let ended = wait::soon("its end", async {
+        // One after the other, so that each comes in one piece.
+        loop {
+            if socket.write_all(publish(1, "").as_bytes()).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    ended.await;
 }

@@ -20,7 +20,7 @@ use std::{
 /// What an entry is counted with beside its content, and a channel with nothing in it.
 const ENTRY_OVERHEAD: usize = 128;
 const LOG_OVERHEAD: usize = 512;
-/// How long what nobody uses may stay beyond its time.
+/// What nobody uses is looked for once in this time at most.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module's documentation.

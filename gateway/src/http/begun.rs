@@ -22,6 +22,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
         let count = self.read.len().min(into.remaining());
         into.put_slice(&self.read[..count]);
         self.read.advance(count);
+        if self.read.is_empty() {
+            // Its buffer would be kept for as long as the connection.
+            self.read = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -33,6 +37,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,6 +4,9 @@
 //! What is read here is only what can be read in one way: a head and a body that came together, are whole, and are
 //! all that came, with no header that changes how a message is framed. With anything else the connection is hyper's
 //! from its first unread byte on; nothing is answered here that hyper would refuse, as both have the same parser.
+//!
+//! While a request is answered nobody looks whether its client is still there, which takes hyper: a long poll is left to
+//! it, and a publish goes on to the broker whatever becomes of its client.
 
 #[cfg(any(test, fuzzing))]
 pub(super) mod promises;
@@ -20,6 +23,7 @@ use super::{
 };
 use crate::lifecycle::Phase;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hyper::{
     HeaderMap, Method, Request, Uri,
     header::{CONNECTION, HeaderName, HeaderValue},
@@ -36,7 +40,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 
 /// The largest request that is read here. Most have a few hundred bytes.
@@ -50,8 +54,18 @@ pub(super) enum Left {
     Ended,
     /// Its socket is to be a stream's.
     Stream(TcpStream, Box<Handoff>),
-    /// There is something to be read that is not for this module: what has been read of it, and when its head began.
-    Other(TcpStream, Bytes, Instant),
+    /// There is something to be read that is not for this module.
+    Other(Other),
+}
+
+/// A connection that is hyper's from now on.
+pub(super) struct Other {
+    pub(super) stream: TcpStream,
+    /// What has been read of the next request, and when its head began.
+    pub(super) read: Bytes,
+    pub(super) head_began: Instant,
+    /// Nothing was answered yet.
+    pub(super) is_first: bool,
 }
 
 /// Answers requests for as long as they come in one piece.
@@ -79,9 +93,13 @@ pub(super) async fn serve(app: &Arc<App>, mut stream: TcpStream, peer: &Peer) ->
             Next::Whole(request) => request,
             Next::Other(read) => {
                 let head_began = if waiting.is_first { began } else { Instant::now() };
-                return Ok(Left::Other(stream, read, head_began));
+                return Ok(Left::Other(Other { stream, read, head_began, is_first: waiting.is_first }));
             }
-            Next::Closing | Next::End => return Ok(Left::Ended),
+            Next::End => return Ok(Left::Ended),
+            Next::Closing => {
+                linger(stream).await;
+                return Ok(Left::Ended);
+            }
             Next::Nothing => {
                 let reason = if waiting.is_first { HEAD } else { IDLE_FOR_LONG };
                 app.metrics.timed_out.with_label_values(&[reason]).inc();
@@ -100,13 +118,23 @@ pub(super) async fn serve(app: &Arc<App>, mut stream: TcpStream, peer: &Peer) ->
             Body::Leaves(handoff) => return Ok(Left::Stream(stream, handoff)),
             body => body.whole().await,
         };
-        stream.write_all(&raw::whole(&response, &body)).await?;
+        // From here on it is the client's turn.
         drop(busy);
+        write(&mut stream, &raw::whole(&response, &body), app.config.stream.write_timeout).await?;
         if response.headers().contains_key(CONNECTION) {
             linger(stream).await;
             return Ok(Left::Ended);
         }
         waiting = Waiting { is_first: false, until: Instant::now() + http.idle_timeout };
+    }
+}
+
+/// Writes an answer, all of which must be taken in time. Nearly every one is at once, and needs no timer.
+async fn write(stream: &mut TcpStream, answer: &[u8], limit: Duration) -> io::Result<()> {
+    let mut writing = pin!(stream.write_all(answer));
+    match writing.as_mut().now_or_never() {
+        Some(written) => written,
+        None => timeout(limit, writing).await?,
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     bare_refusal::Explained,
     begun::Begun,
     body::Body,
-    brief::{self, Left},
+    brief::{self, Left, Other},
     caller::Peer,
     head_clock::{Clocked, HEAD, HeadClock, IDLE_FOR_LONG as IDLE},
     head_size,
@@ -55,7 +55,7 @@ const MAX_STREAMS: u32 = 256;
 /// How long a connection that was closed may go on sending what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A stream that is to leave hyper.
+/// A stream whose socket is to be a shard's.
 pub(super) struct Handoff {
     pub(super) wanted: subscribe::Wanted,
     pub(super) permit: Permit,
@@ -120,14 +120,14 @@ async fn speak(app: Arc<App>, mut stream: TcpStream, address: SocketAddr, seat: 
 }
 
 async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
-    let (stream, read, head_began) = match brief::serve(&app, stream, &peer).await? {
+    let Other { stream, read, head_began, is_first } = match brief::serve(&app, stream, &peer).await? {
         Left::Ended => return Ok(()),
         Left::Stream(stream, handoff) => return Ok(hand_over(&app, stream, *handoff)?),
-        Left::Other(stream, read, head_began) => (stream, read, head_began),
+        Left::Other(other) => other,
     };
     let mut stream = Begun { read, stream };
     let left = app.config.http.header_timeout.saturating_sub(head_began.elapsed());
-    match timeout(left, is_http2(&mut stream)).await {
+    match timeout(left, async { Ok::<_, Failure>(is_first && is_http2(&mut stream).await?) }).await {
         // Boxed as above.
         Ok(Ok(true)) => Box::pin(http2(app, stream, peer)).await,
         Ok(Ok(false)) => {
@@ -137,7 +137,7 @@ async fn plain(app: Arc<App>, stream: TcpStream, peer: Peer) -> Outcome {
             }
             Ok(())
         }
-        Ok(Err(error)) => Err(error.into()),
+        Ok(Err(error)) => Err(error),
         Err(_) => {
             app.metrics.timed_out.with_label_values(&[HEAD]).inc();
             Ok(())

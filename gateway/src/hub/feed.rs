@@ -5,7 +5,10 @@
 //! them. A feed is locked for moments only, and calls no broker under its lock: what needs the broker is returned as a
 //! [`Need`] for the hub to see to.
 
-use super::queue::{Command, Pushed, Queue, Tail};
+use super::{
+    queue::{Command, Pushed, Queue, Tail},
+    recent::{Keeping, Recent},
+};
 use crate::{
     broker::{announcement::Announced, log::Entry, log::Page, memory::now_micros},
     channel::Channel,
@@ -15,7 +18,7 @@ use crate::{
         frame::{Frame, GapReason},
     },
 };
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 /// Announcements kept while history is read. More are let go: reading on finds them too.
 const MAX_HELD: usize = 4096;
@@ -72,8 +75,7 @@ pub(crate) struct Feed {
     /// Frames passed on, and what they are compressed with, if they may be.
     passed: u64,
     chains: Option<Arc<Chains>>,
-    tail: VecDeque<Arc<Frame>>,
-    tail_weight: usize,
+    tail: Recent,
     /// Where a client stands that needs all of `tail`.
     base: Position,
     /// Shards with subscribers, and those of them that wait to hear where to go on from.
@@ -113,7 +115,7 @@ pub(crate) struct Outlets<'a> {
 }
 
 impl Feed {
-    pub(crate) fn new(channel: Channel, chains: Option<Arc<Chains>>) -> Self {
+    pub(crate) fn new(channel: Channel, chains: Option<Arc<Chains>>, keeping: Keeping) -> Self {
         Self {
             channel,
             phase: Phase::Joining,
@@ -121,8 +123,7 @@ impl Feed {
             last: Position::default(),
             passed: 0,
             chains,
-            tail: VecDeque::new(),
-            tail_weight: 0,
+            tail: Recent::new(keeping),
             base: Position::default(),
             shards: 0,
             waiting: 0,
@@ -180,7 +181,6 @@ impl Feed {
     /// Lets go of recent events: the history that they belong to was deleted.
     pub(crate) fn forget(&mut self) {
         self.tail.clear();
-        self.tail_weight = 0;
         self.base = self.last;
     }
 
@@ -405,7 +405,6 @@ impl Feed {
         };
         // What is in the tail belongs to the old line: nobody may resume within it.
         self.tail.clear();
-        self.tail_weight = 0;
         self.base = self.last;
         self.last
     }
@@ -462,19 +461,13 @@ impl Feed {
         if !self.positioned {
             return;
         }
-        self.tail_weight += frame.weight();
-        self.tail.push_back(frame);
+        self.tail.push(frame);
         self.trim(outlets.tail_bytes);
     }
 
     /// Lets go of the oldest of the recent events beyond so many bytes of memory.
     pub(crate) fn trim(&mut self, tail_bytes: usize) {
-        while self.tail_weight > tail_bytes
-            && let Some(oldest) = self.tail.pop_front()
-        {
-            self.tail_weight -= oldest.weight();
-            self.base = oldest.at().unwrap_or(self.base);
-        }
+        self.base = self.tail.trim(tail_bytes).unwrap_or(self.base);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{
     cluster,
     feed::{Feed, Need, Outlets, Repaired},
+    recent::Keeping,
 };
 use crate::{
     broker::{
@@ -29,7 +30,7 @@ pub(crate) fn announced(announced: &Announced) {
     };
     let before = Position::new(prev, at.seq.saturating_sub(1));
     for top in [None, Some(Position::default()), Some(before), Some(at), Some(Position::new(u64::MAX, u64::MAX))] {
-        let mut feed = Feed::new(Channel::new("a.b").expect("a name"), None);
+        let mut feed = Feed::new(Channel::new("a.b").expect("a name"), None, Keeping::default());
         feed.joined(top, &outlets);
         let need = feed.announced(announced.clone(), &outlets);
         if top == Some(before) && matches!(announced, Announced::Entry { .. }) && before.is_followed_by(at, prev) {

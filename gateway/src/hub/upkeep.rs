@@ -8,7 +8,7 @@ use super::{
 };
 use crate::channel::Channel;
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -206,7 +206,6 @@ impl Hub {
                 let gone = feed.idle_since.is_some_and(|since| since.elapsed() >= linger);
                 if gone {
                     self.metrics.channels_active.dec();
-                    self.open_feeds.fetch_sub(1, Ordering::Relaxed);
                     let _ = self.subscriptions.send((channel.clone(), false));
                 }
                 !gone

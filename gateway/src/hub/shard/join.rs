@@ -231,6 +231,8 @@ impl Shard {
         if !channel.attached {
             channel.restart(tail.last.is_some(), tail.base);
             tail.frames.into_iter().for_each(|frame| channel.push(frame, stamp));
+            // A quiet channel's feed may not have been trimmed yet.
+            channel.trim(self.hub.tail_bytes() as u64, u64::MAX, 0);
             let waiting: Vec<_> = channel.subscribers.iter().map(|subscriber| subscriber.connection).collect();
             for connection in waiting {
                 let Some(connection) = self.connections.get(connection as usize) else { continue };
