@@ -137,8 +137,6 @@ pub(super) struct Shard {
     scratch: Vec<u8>,
     compressors: Scratch,
     next_tidy: Instant,
-    /// Memory that each channel's recent frames could last take.
-    tail_bytes: u64,
     /// This shard's part of `sse_outbox_bytes`.
     reported_outbox_bytes: i64,
     stopping: bool,
@@ -171,7 +169,6 @@ impl Shard {
             scratch: Vec::new(),
             compressors: Scratch::new(Arc::clone(&hub.metrics)),
             next_tidy: now,
-            tail_bytes: 0,
             reported_outbox_bytes: 0,
             stopping: false,
         }

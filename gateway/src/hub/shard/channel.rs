@@ -74,7 +74,6 @@ pub(super) struct ShardChannel {
     /// Connections that asked for what follows a position.
     pub(super) asking: HashMap<Position, Vec<super::Key>>,
     ring: VecDeque<Slot>,
-    /// Memory that the ring's frames take.
     weight: u64,
     /// Place of the ring's first frame.
     first: u64,
@@ -124,6 +123,11 @@ impl ShardChannel {
     /// The place after the newest frame.
     pub(super) fn head(&self) -> u64 {
         self.first + self.ring.len() as u64
+    }
+
+    /// Memory that the ring's frames take.
+    pub(super) fn weight(&self) -> u64 {
+        self.weight
     }
 
     pub(super) fn first(&self) -> u64 {

@@ -22,17 +22,13 @@ impl Shard {
         }
     }
 
-    /// Trims quiet channels too once the share of each has become clearly smaller, as there are more of them.
+    /// Trims quiet channels too, whose share grows smaller as others come.
     fn bound_tails(&mut self) {
         let keep = self.hub.tail_bytes() as u64;
-        if keep >= self.tail_bytes / 4 * 3 {
-            self.tail_bytes = self.tail_bytes.max(keep);
-            return;
-        }
-        self.tail_bytes = keep;
         let most = keep + 2 * self.hub.config.outbox.max_bytes.get() as u64;
         // Others are trimmed when they have been written.
-        for (_, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.positioned && !channel.dirty) {
+        let is_quiet = |channel: &ShardChannel| channel.positioned && !channel.dirty && channel.weight() > keep;
+        for (_, channel) in self.channels.iter_mut().filter(|(_, channel)| is_quiet(channel)) {
             let needed = channel.subscribers.iter().map(|subscriber| subscriber.next).min().unwrap_or(u64::MAX);
             channel.trim(keep, needed, most);
         }
